@@ -1,0 +1,1 @@
+"""ONNX emission, the custom-op library, sessions."""

@@ -1,0 +1,46 @@
+"""Sparse storage as torch ops: importing this module registers ``torch.ops.sparsecc.unpack_csr`` and ``unpack_bsr``.
+
+They have dense reference semantics, so a Program with packed weights still runs in torch, under torch.export and in the
+fx interpreter. Arrays are those of sparsecc.formats, as tensors; ``columns`` is uint16 or int32. Arrays from outside
+must pass ``sparsecc.formats.check`` first: here indices are trusted.
+
+Letters: E stored entries (values of CSR, blocks of BSR).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("sparsecc::unpack_csr", mutates_args=())
+def unpack_csr(values: Tensor, columns: Tensor, row_starts: Tensor, rows: int, cols: int) -> Tensor:
+    """Dense [rows, cols] from values [E], columns [E] and row_starts [rows + 1]."""
+    dense = values.new_zeros(rows, cols)
+    dense[_row_of_entry(row_starts), columns.long()] = values
+    return dense
+
+
+@torch.library.custom_op("sparsecc::unpack_bsr", mutates_args=())
+def unpack_bsr(values: Tensor, columns: Tensor, row_starts: Tensor, rows: int, cols: int) -> Tensor:
+    """Dense [rows, cols] from values [E, height, width], columns [E] and row_starts [ceil(rows / height) + 1]."""
+    _, height, width = values.shape
+    grid_rows, grid_cols = -(-rows // height), -(-cols // width)
+    blocks = values.new_zeros(grid_rows, grid_cols, height, width)
+    blocks[_row_of_entry(row_starts), columns.long()] = values
+    padded = blocks.transpose(1, 2).reshape(grid_rows * height, grid_cols * width)
+    return padded[:rows, :cols].clone(memory_format=torch.contiguous_format)
+
+
+def _dense_like(values: Tensor, _columns: Tensor, _row_starts: Tensor, rows: int, cols: int) -> Tensor:
+    return values.new_empty(rows, cols)
+
+
+for _op in (unpack_csr, unpack_bsr):
+    _op.register_fake(_dense_like)  # pyright: ignore[reportUnknownMemberType]  torch says Callable, of what it does not
+
+
+def _row_of_entry(row_starts: Tensor) -> Tensor:
+    """The row of each entry: int64 [E]."""
+    rows = torch.arange(len(row_starts) - 1, device=row_starts.device)
+    return torch.repeat_interleave(rows, row_starts.diff().long())

@@ -1,0 +1,348 @@
+"""Which kernels exist, what each computes, and the table of sizes each reads. Imports nothing of TVM.
+
+Every kernel is one C function::
+
+    void k(const float *x, float *y, const float *z, const int32_t *rows, const void *cols, const float *values,
+           const float *bias, const int32_t *p, int32_t begin, int32_t end);
+
+``p`` is the kernel's ``parameters`` tuple as int32; pointers that a kernel does not name below are never read.
+``begin .. end`` are *units*: any split of [0, units) over calls, in any order or at once, gives the same result.
+
+Shapes and units used throughout:
+    elements      one float32; every offset, pitch and step below counts elements
+    vector        16 lanes (one AVX-512 register, two AVX2 registers)
+    value         a matrix [channels][pitch]; the first ``lanes`` of every row are real, the rest is garbage
+    over-reaching a kernel so marked reads and writes whole vectors: its x, y and z need rows of whole vectors or slack
+                  behind them; all others touch exactly the elements they name and may work on a user's tensor
+    in place      y may be the same memory as x (or z) where a kernel says so
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+Function = Literal["none", "relu", "gelu", "gelu_tanh"]
+Index = Literal["uint16", "int32"]
+
+VECTOR_LANES = 16
+
+
+def float_bits(value: float) -> int:
+    """The bits of a float32 as an int32, the way a table of sizes carries one."""
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])
+
+
+class MatmulParameters(NamedTuple):
+    """Sizes of `Spmm` and `Dense`.
+
+    Unit u is (tile = u // chunks, chunk = u % chunks): the lanes of one tile for one chunk of the block rows, that is
+    block rows [chunk * block_rows // chunks, (chunk + 1) * block_rows // chunks). Units = tiles * chunks.
+    Tile t reads x from x_base + t * x_tile and writes y from y_base + t * y_tile (z likewise), one row every y_pitch.
+    """
+
+    block_rows: int  # ceil(rows / spec.block_rows)
+    rows: int  # output channels; the last block row may be ragged
+    columns: int  # `Dense`: entries of the column table = columns of the matrix; `Spmm`: not read
+    chunks: int  # parts of the block rows, 1 .. block_rows
+    unit: int  # elements per step of a column index
+    x_base: int
+    x_tile: int
+    y_base: int
+    y_tile: int
+    y_pitch: int  # elements between two output channels
+
+
+class VectorParameters(NamedTuple):
+    """Sizes of `Spmv` and `Gemv`. Unit u is chunk u of the block rows, split as in `MatmulParameters`; units = chunks."""
+
+    block_rows: int  # ceil(rows / spec.block_rows); `Gemv`: rows
+    rows: int
+    columns: int  # `Gemv`: length of x; `Spmv`: not read
+    chunks: int
+    unit: int  # `Spmv`: elements per step of a column index; `Gemv`: not read, x is contiguous
+
+
+class ShiftParameters(NamedTuple):
+    """Sizes of `Shift`. Unit u is plane u = (kx * parities + parity) * channels + channel of y.
+
+    Units = kernel_width * parities * channels.
+    """
+
+    channels: int
+    height: int  # of x, pixels
+    width: int
+    x_pitch: int  # elements between two channels of x (rows within one are contiguous)
+    kernel_width: int
+    parities: int  # min(kernel_height, stride_y / gcd(stride_y, dilation_y)): kernel row ky uses parity index ky % parities
+    out_rows: int  # HR, rows of one plane of y: output height + the largest a used
+    out_width: int  # OW, also the length of a row of y
+    stride_y: int
+    stride_x: int
+    dilation_y: int
+    dilation_x: int
+    pad_top: int
+    pad_left: int
+
+
+class WindowParameters(NamedTuple):
+    """Sizes of `Window`. Unit u is output channel u; units = out_channels."""
+
+    channels: int  # of x
+    height: int
+    width: int
+    x_pitch: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    y_pitch: int
+    start_channel: int  # may be negative: zero padding
+    start_row: int
+    start_column: int
+    step_channel: int  # >= 1
+    step_row: int
+    step_column: int
+
+
+class PoolParameters(NamedTuple):
+    """Sizes of `MaxPool` and `AveragePool`. Unit u is channel u; units = channels."""
+
+    height: int
+    width: int
+    x_pitch: int
+    out_height: int
+    out_width: int
+    y_pitch: int
+    kernel_height: int
+    kernel_width: int
+    stride_y: int
+    stride_x: int
+    pad_top: int
+    pad_left: int
+    count_padding: int  # 1: an average divides by the whole window, 0: by its part inside x
+
+
+class GlobalAverageParameters(NamedTuple):
+    """Sizes of `GlobalAverage`. Unit u is channel u; units = channels."""
+
+    lanes: int  # elements averaged per channel
+    x_pitch: int
+    y_pitch: int  # 1 for a vector
+
+
+class LayerNormParameters(NamedTuple):
+    """Sizes of `LayerNorm`. Unit u is vector u of the lanes; units = pitch / 16."""
+
+    channels: int
+    pitch: int  # of x and y, a multiple of 16
+    epsilon_bits: int  # the float32 epsilon reinterpreted as int32: see `float_bits`
+
+
+class ElementwiseParameters(NamedTuple):
+    """Sizes of `Elementwise`. Unit u is elements [u * block, min((u + 1) * block, elements))."""
+
+    elements: int  # channels * pitch: padding lanes are computed along
+    block: int  # a multiple of 16; 1024 .. 4096 are good
+
+
+class TokensParameters(NamedTuple):
+    """Sizes of `LoadTokens` and `StoreTokens`. Unit u is lane u = token u of the panel; units = valid lanes."""
+
+    features: int
+    pitch: int  # lanes of a panel, NT; a multiple of 16
+
+
+Parameters = (
+    MatmulParameters
+    | VectorParameters
+    | ShiftParameters
+    | WindowParameters
+    | PoolParameters
+    | GlobalAverageParameters
+    | LayerNormParameters
+    | ElementwiseParameters
+    | TokensParameters
+)
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to a sum before it is written: first ``+ z`` (z has y's layout), then the function."""
+
+    function: Function = "none"
+    add: bool = False
+
+    def __str__(self) -> str:
+        return "_".join(["add"] * self.add + [self.function] * (self.function != "none")) or "plain"
+
+
+@dataclass(frozen=True)
+class Spmm:
+    """y[m, t] = epilogue(bias[m] + sum_q values[q] * x[cols[q] * unit + t]): sparse times [columns][lanes].
+
+    values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
+    per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
+    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
+    """
+
+    block_rows: int = 1
+    block_cols: int = 1
+    vectors: int = 4
+    index: Index = "uint16"
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`Spmm` with a row-major dense matrix: values [rows, columns] and one table cols [columns] for all rows.
+
+    ``block_rows`` is the number of rows computed at once; any value is right for any matrix. Over-reaching.
+    """
+
+    block_rows: int = 6
+    vectors: int = 4
+    index: Index = "uint16"
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class Spmv:
+    """`Spmm` for one lane: y[m] = epilogue(bias[m] + sum_q values[q] * x[cols[q] * unit]); y, z and bias [rows]."""
+
+    block_rows: int = 1
+    block_cols: int = 1
+    index: Index = "uint16"
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[VectorParameters]] = VectorParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"spmv_{self.block_rows}x{self.block_cols}_{self.index}_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class Gemv:
+    """y[m] = epilogue(bias[m] + sum_k values[m, k] * x[k]); values [rows, columns] row-major, x [columns]."""
+
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[VectorParameters]] = VectorParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"gemv_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Prepare a convolution's input so that every kernel element reads a contiguous stream of output pixels.
+
+    y[kx, i, c, r, ox] = x[c, r * stride_y + (i * dilation_y) % stride_y - pad_top, ox * stride_x + kx * dilation_x
+    - pad_left], 0 outside x; shape [kernel_width, parities, channels, out_rows, out_width], contiguous. The column
+    index of kernel element (c, ky, kx), in units of out_width, is ((kx * parities + i) * channels + c) * out_rows + a
+    with i = ky % parities and a = (ky * dilation_y) // stride_y.
+    """
+
+    parameters: ClassVar[type[ShiftParameters]] = ShiftParameters
+    symbol: ClassVar[str] = "shift"
+
+
+@dataclass(frozen=True)
+class Window:
+    """y[c, h, w] = x[start + step * (c, h, w)] per axis, 0 outside x: slices, zero padding, copies between pitches.
+
+    Contiguous rows are fastest: copy a vector as one channel of one row, a compact matrix likewise.
+    """
+
+    parameters: ClassVar[type[WindowParameters]] = WindowParameters
+    symbol: ClassVar[str] = "window"
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The maximum over windows of x; pixels outside x do not take part."""
+
+    parameters: ClassVar[type[PoolParameters]] = PoolParameters
+    symbol: ClassVar[str] = "max_pool"
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """The average over windows of x, pixels outside x being 0."""
+
+    parameters: ClassVar[type[PoolParameters]] = PoolParameters
+    symbol: ClassVar[str] = "average_pool"
+
+
+@dataclass(frozen=True)
+class GlobalAverage:
+    """The average over all lanes of a channel: `AveragePool` with one window, faster."""
+
+    parameters: ClassVar[type[GlobalAverageParameters]] = GlobalAverageParameters
+    symbol: ClassVar[str] = "global_average"
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """y[c, t] = (x[c, t] - mean_t) / sqrt(variance_t + epsilon) * values[c] + bias[c], statistics over channels.
+
+    Computes all lanes of a panel, also its padding. In place: y may be x.
+    """
+
+    parameters: ClassVar[type[LayerNormParameters]] = LayerNormParameters
+    symbol: ClassVar[str] = "layer_norm"
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """y = epilogue(x): an activation, or an addition ``x + z`` with one. In place: y may be x or z."""
+
+    epilogue: Epilogue
+    parameters: ClassVar[type[ElementwiseParameters]] = ElementwiseParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"elementwise_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class LoadTokens:
+    """Panel from rows: y[f, t] = x[t, f] for the tokens t = begin .. end of x [tokens, features], row-major."""
+
+    parameters: ClassVar[type[TokensParameters]] = TokensParameters
+    symbol: ClassVar[str] = "load_tokens"
+
+
+@dataclass(frozen=True)
+class StoreTokens:
+    """Rows from a panel: y[t, f] = x[f, t] for the tokens t = begin .. end of y [tokens, features], row-major."""
+
+    parameters: ClassVar[type[TokensParameters]] = TokensParameters
+    symbol: ClassVar[str] = "store_tokens"
+
+
+KernelSpec = (
+    Spmm
+    | Dense
+    | Spmv
+    | Gemv
+    | Shift
+    | Window
+    | MaxPool
+    | AveragePool
+    | GlobalAverage
+    | LayerNorm
+    | Elementwise
+    | LoadTokens
+    | StoreTokens
+)

@@ -55,7 +55,7 @@ class MatmulParameters(NamedTuple):
 
 
 class VectorParameters(NamedTuple):
-    """Sizes of `Spmv` and `Gemv`. Unit u is chunk u of the block rows, split as in `MatmulParameters`; units = chunks."""
+    """Sizes of `Spmv` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`; units = chunks."""
 
     block_rows: int  # ceil(rows / spec.block_rows); `Gemv`: rows
     rows: int
@@ -75,7 +75,7 @@ class ShiftParameters(NamedTuple):
     width: int
     x_pitch: int  # elements between two channels of x (rows within one are contiguous)
     kernel_width: int
-    parities: int  # min(kernel_height, stride_y / gcd(stride_y, dilation_y)): kernel row ky uses parity index ky % parities
+    parities: int  # min(kernel_height, stride_y / gcd(stride_y, dilation_y)); kernel row ky uses number ky % parities
     out_rows: int  # HR, rows of one plane of y: output height + the largest a used
     out_width: int  # OW, also the length of a row of y
     stride_y: int

@@ -14,7 +14,7 @@ from sparsecc.diagnostics import CompileError
 
 T = TypeVar("T")
 
-BROKEN_PLUGIN = "SCC005"
+BROKEN_PLUGIN = "SCC081"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Registry(Generic[T]):
         """Import the part called ``name``.
 
         Raises:
-            CompileError: ``unknown_code`` when nobody offers the name, SCC005 when what is offered cannot be used.
+            CompileError: ``unknown_code`` when nobody offers the name, SCC081 when what is offered cannot be used.
         """
         if name not in self._table:
             known = suggest(name, self.names())

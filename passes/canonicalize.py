@@ -1,0 +1,135 @@
+"""One spelling per operation, and no operation that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import fx
+
+from sparsecc.pass_manager import Effects, Note
+from sparsecc.program import Program, calls
+from sparsecc.rewrite import Refused, Rule, apply_rules
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Canonicalize:
+    """Drop assertions, copies and dropout; spell padding as numbers, and a product with a constant matrix as a linear layer.
+
+    clone(x) -> x      conv2d(x, w, "same") -> conv2d(x, w, padding=[1, 1])      add(matmul(x, w), b) -> linear(x, w.T, b)
+    """
+
+    name = "canonicalize"
+    effects = Effects()
+
+    def run(self, program: Program) -> Sequence[Note]:
+        for node in calls(program, *_CHECKS):
+            program.graph.erase_node(node)
+        return apply_rules(program, _RULES)
+
+
+def _same_value(_: Program, node: fx.Node) -> fx.Node | None:
+    """The input of a node that only copies it: same shape and type, not somebody else's memory to write to."""
+    x = cast(fx.Node, node.args[0])
+    before, after = x.meta["val"], node.meta["val"]
+    return x if before.shape == after.shape and before.dtype == after.dtype else None
+
+
+def _numeric_padding(program: Program, node: fx.Node) -> fx.Node | Refused:
+    x, weight, bias, stride, padding, dilation, groups = _filled(node)
+    sizes = cast(fx.Node, weight).meta["val"].shape[2:]
+    steps = cast("list[int]", dilation)
+    totals = [(int(k) - 1) * d if padding == "same" else 0 for k, d in zip(sizes, steps, strict=True)]
+    if any(total % 2 for total in totals):
+        return Refused("'same' padding of an even kernel is lopsided")
+    pads = [total // 2 for total in totals]
+    return program.add_call(node, aten.conv2d.default, x, weight, bias, stride, pads, dilation, groups, like=node)
+
+
+def _filled(node: fx.Node) -> list[fx.node.Argument]:
+    """The positional arguments with the schema's defaults for those left out."""
+    schema = cast("torch._ops.OpOverload", node.target)._schema.arguments
+    given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in schema[len(node.args) :])]
+    return cast("list[fx.node.Argument]", given)
+
+
+def _constant_matmul(program: Program, node: fx.Node) -> fx.Node | None:
+    x, matrix = cast("tuple[fx.Node, fx.Node]", node.args)
+    if program.is_constant(x) or matrix.meta["val"].dim() != 2 or x.meta["val"].dim() < 2:
+        return None
+    transposed = matrix.target in (aten.t.default, aten.transpose.int, aten.permute.default)
+    weight = matrix.args[0] if transposed else matrix
+    if not program.is_constant(weight):
+        return None
+    if not transposed:
+        weight = program.add_constant(f"{weight.target}_transposed", program.constant(cast(fx.Node, weight)).t())
+    return program.add_call(node, aten.linear.default, x, weight, like=node)
+
+
+def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
+    bias, x, matrix = cast("tuple[fx.Node, fx.Node, fx.Node]", node.args)
+    if node.kwargs or matrix.target is not aten.t.default or not program.is_constant(matrix.args[0]):
+        return None
+    if not program.is_constant(bias) or bias.meta["val"].dim() != 1:
+        return None
+    return program.add_call(node, aten.linear.default, x, matrix.args[0], bias, like=node)
+
+
+def _bias_of_linear(program: Program, node: fx.Node) -> fx.Node | None:
+    if len(node.args) != 2 or node.kwargs:
+        return None
+    linear, bias = node.args
+    if program.is_constant(linear):
+        linear, bias = bias, linear
+    if not isinstance(linear, fx.Node) or linear.target is not aten.linear.default or len(linear.users) > 1:
+        return None
+    if len(linear.args) > 2 or not program.is_constant(bias):
+        return None
+    if cast(fx.Node, bias).meta["val"].shape != linear.meta["val"].shape[-1:]:
+        return None
+    return program.add_call(node, aten.linear.default, *linear.args, bias, like=node)
+
+
+def _flatten(program: Program, node: fx.Node) -> fx.Node | None:
+    """A view that flattens every sample needs no batch size written out."""
+    x = cast(fx.Node, node.args[0])
+    before, after = x.meta["val"].shape, node.meta["val"].shape
+    if len(before) < 3 or len(after) != 2 or before[0] != after[0]:
+        return None
+    return program.add_call(node, aten.flatten.using_ints, x, 1, like=node)
+
+
+_CHECKS = (
+    aten._assert_tensor_metadata.default,
+    aten._assert_scalar.default,
+    aten._assert_async.msg,
+    aten.sym_constrain_range.default,
+    aten.sym_constrain_range_for_size.default,
+)
+_COPIES = (
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.dropout.default,
+    aten.expand.default,
+    aten.lift_fresh_copy.default,
+    aten.slice.Tensor,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten._to_copy.default,
+    aten.view.default,
+    aten.reshape.default,
+)
+_RULES = (
+    Rule("remove a copy", _COPIES, _same_value),
+    Rule("a view of each sample as one vector is a flatten", (aten.view.default, aten.reshape.default), _flatten),
+    Rule("write the padding as numbers", (aten.conv2d.padding,), _numeric_padding),
+    Rule("matmul with a constant matrix is a linear layer", (aten.matmul.default, aten.mm.default), _constant_matmul),
+    Rule("addmm with a constant matrix is a linear layer", (aten.addmm.default,), _addmm),
+    Rule("an added vector is the bias of the linear layer", (aten.add.Tensor,), _bias_of_linear),
+)

@@ -1,0 +1,110 @@
+"""Decide per layer how its weight is stored and what computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
+
+import torch
+from torch import fx
+
+from sparsecc.formats import Matrix, parse_format
+from sparsecc.invariants import FORMATS_CHOSEN, LAYERS, SPARSITY_MEASURED, WEIGHTS_CONSTANT, WELL_FORMED
+from sparsecc.pass_manager import Effects, Note
+from sparsecc.program import Candidate, Layer, Program, calls
+from sparsecc.regions import Refusal, describe
+
+MARGIN = 0.10
+"""Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides."""
+FORMATS = ("csr", "bsr4x1", "bsr16x1")
+LARGEST_PADDING = 1.5
+"""A block format may compute this many times the non-zeros; beyond it never won in measurements (kernels.md)."""
+
+
+class Costs(Protocol):
+    """Microseconds of every candidate ("csr", ..., "dense" inside a region, "onnxruntime") of some layers."""
+
+    def __call__(self, program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]: ...
+
+
+@dataclass(frozen=True)
+class ChooseFormats:
+    """Write format, kernel, candidates and the reason into the facts of each layer.
+
+    ``costs`` measures on this machine, or predicts.
+    """
+
+    costs: Costs = field(repr=False)
+    margin: float = MARGIN
+    formats: tuple[str, ...] = FORMATS
+
+    name = "choose-formats"
+    effects = Effects(
+        requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT, SPARSITY_MEASURED}), establishes=frozenset({FORMATS_CHOSEN})
+    )
+
+    def run(self, program: Program) -> Sequence[Note]:
+        nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
+        work = {n: options for n in nodes if (options := self.options(program, n))}
+        measured = self.costs(program, work)
+        for node in nodes:
+            layer = program.layers[node.name]
+            if node in measured:
+                layer = decide(layer, measured[node], self.margin)
+            else:
+                layer = replace(layer, reason=why_not(program, node))
+            program.layers[node.name] = store(program, node, layer)
+        return [Note(n.name, f"{program.layers[n.name].format}: {program.layers[n.name].reason}") for n in nodes]
+
+    def options(self, program: Program, node: fx.Node) -> list[str]:
+        """The candidates worth measuring; none where a region cannot take the layer or nothing is zero."""
+        layer = program.layers[node.name]
+        if isinstance(describe(node), Refusal) or layer.nonzeros == layer.elems:
+            return []
+        sparse = [f for f in self.formats if padding(program, node, f) <= LARGEST_PADDING]
+        return [*sparse, "dense", "onnxruntime"]
+
+
+def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Layer:
+    """The fastest sparse candidate if it beats the fastest dense one by the margin, else dense."""
+    times = {c.kernel: c.microseconds for c in candidates}
+    dense = min((k for k in times if k in ("dense", "onnxruntime")), key=times.__getitem__)
+    sparse = min((k for k in times if k not in ("dense", "onnxruntime")), key=times.__getitem__, default=None)
+    layer = replace(layer, candidates=tuple(candidates))
+    if sparse and times[sparse] <= times[dense] * (1 - margin):
+        speedup = times[dense] / times[sparse]
+        return replace(layer, format=sparse, kernel=sparse, reason=f"{sparse} takes {times[sparse]:.1f} µs, {dense} {times[dense]:.1f} µs: {speedup:.2f}x")
+    versus = f"{sparse} takes {times[sparse]:.1f} µs" if sparse else "no sparse format fits"
+    return replace(layer, kernel=dense, reason=f"dense kept: {versus}, {dense} {times[dense]:.1f} µs (sparse must win by {margin:.0%})")
+
+
+def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
+    """Store what is computed densely in the smallest format all the same: onnxruntime unpacks it once, when it loads."""
+    if layer.format != "dense" or layer.nonzeros == layer.elems or layer.kernel == "dense":
+        return layer
+    if parse_format("csr").stored_bytes(_matrix(program, node)) < 4 * layer.elems * (1 - MARGIN):
+        return replace(layer, format="csr", reason=layer.reason + "; stored as csr, unpacked when the session loads")
+    return layer
+
+
+def why_not(program: Program, node: fx.Node) -> str:
+    layer = program.layers[node.name]
+    if layer.nonzeros == layer.elems:
+        return "dense kept: no zeros"
+    op = describe(node)
+    return f"dense kept: {op.reason}" if isinstance(op, Refusal) else "dense kept: no candidate"
+
+
+def padding(program: Program, node: fx.Node, format_name: str) -> float:
+    """Values that a format computes per non-zero."""
+    if format_name == "csr":
+        return 1.0
+    matrix, form = _matrix(program, node), parse_format(format_name)
+    stored_elems = form.pack(matrix).arrays["values"].size
+    return stored_elems / max(program.layers[node.name].nonzeros, 1)
+
+
+def _matrix(program: Program, node: fx.Node) -> Matrix:
+    weight = program.constant(cast(fx.Node, node.args[1]))
+    return cast(Matrix, weight.reshape(len(weight), -1).to(torch.float32).numpy())

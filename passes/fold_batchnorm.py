@@ -1,0 +1,73 @@
+"""Fold batch normalisation into the convolution or linear layer before it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import fx
+
+from sparsecc.invariants import LAYERS, WEIGHTS_CONSTANT, WELL_FORMED
+from sparsecc.pass_manager import Effects, Note
+from sparsecc.program import Program, calls
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """Scale the weight's rows and fold the shift into the bias; zeros stay zeros.
+
+    batch_norm(conv2d(x, w, b)) -> conv2d(x, w * scale, (b - mean) * scale + beta)   with scale = gamma / sqrt(var + eps)
+    """
+
+    name = "fold-batchnorm"
+    effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}))
+
+    def run(self, program: Program) -> Sequence[Note]:
+        notes = list[Note]()
+        for norm in calls(program, aten._native_batch_norm_legit_no_training.default):
+            layer = cast(fx.Node, norm.args[0])
+            if reason := refusal(program, norm, layer):
+                notes.append(Note(norm.name, reason, done=False))
+                continue
+            fold(program, norm, layer)
+            notes.append(Note(norm.name, f"folded into {program.layers[layer.name].weight}"))
+        program.tidy()
+        return notes
+
+
+def refusal(program: Program, norm: fx.Node, layer: fx.Node) -> str | None:
+    if layer.target not in LAYERS:
+        return "its input is not a convolution or linear layer"
+    if len(layer.users) > 1:
+        return f"%{layer.name} is also used without it"
+    if not program.is_constant(layer.args[1]) or not all(program.is_constant(a) for a in norm.args[3:5]):
+        return "weight or statistics are not constant"
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in norm.users):
+        return "its saved statistics are used"
+    return None
+
+
+def fold(program: Program, norm: fx.Node, layer: fx.Node) -> None:
+    gamma, beta, mean, variance = (
+        program.constant(a).double() if isinstance(a, fx.Node) else None for a in norm.args[1:5]
+    )
+    assert mean is not None and variance is not None  # refusal() asked for both
+    scale = (1 if gamma is None else gamma) / torch.sqrt(variance + cast(float, norm.args[6]))
+    weight_node, bias_node = cast(fx.Node, layer.args[1]), layer.args[2] if len(layer.args) > 2 else None
+    weight = program.constant(weight_node)
+    bias = program.constant(bias_node).double() if isinstance(bias_node, fx.Node) else torch.zeros_like(mean)
+    scaled = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    shifted = (bias - mean) * scale + (0 if beta is None else beta)
+    name = program.layers[layer.name].weight
+    layer.update_arg(1, program.add_constant(f"{name}_folded", scaled.to(weight.dtype)))
+    new_bias = program.add_constant(f"{name}_bias_folded", shifted.to(weight.dtype))
+    layer.args = (*layer.args[:2], new_bias, *layer.args[3:])
+    for user in list(norm.users):
+        user.replace_all_uses_with(layer)
+        program.graph.erase_node(user)
+    program.graph.erase_node(norm)

@@ -1,0 +1,74 @@
+"""Turn every way of writing a mask into plain zeros in the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import fx
+
+from sparsecc.invariants import LAYERS, WEIGHTS_CONSTANT, WELL_FORMED
+from sparsecc.pass_manager import Effects, Note
+from sparsecc.program import Layer, Program, calls
+
+from .fold_constants import constant_cone, evaluate
+
+
+@dataclass(frozen=True)
+class FoldMasks:
+    """Replace a weight computed from constants by its value, and say what kind of mask it had.
+
+    conv2d(x, mul(weight, mask)) -> conv2d(x, weight')   with weight' == 0 where the mask is
+    """
+
+    name = "fold-masks"
+    effects = Effects(requires=frozenset({WELL_FORMED}), establishes=frozenset({WEIGHTS_CONSTANT}))
+
+    def run(self, program: Program) -> Sequence[Note]:
+        notes = list[Note]()
+        for layer in calls(program, *LAYERS):
+            weight = cast(fx.Node, layer.args[1])
+            cone = constant_cone(program, weight)
+            if cone is None:
+                notes.append(Note(layer.name, "the weight depends on the input", done=False))
+                continue
+            mask, name = mask_form(program, cone), weight_name(cone)
+            if weight.op != "get_attr":
+                layer.update_arg(1, program.add_constant(name, evaluate(program, weight)))
+                notes.append(Note(layer.name, f"{mask} folded into {name}"))
+            value = program.constant(cast(fx.Node, layer.args[1]))
+            if mask == "none" and not bool(value.all()):
+                mask = "plain zeros"
+            program.layers[layer.name] = Layer(name, len(value), value[0].numel() if len(value) else 0, mask=mask)
+        program.tidy()
+        return notes
+
+
+def mask_form(program: Program, cone: Sequence[fx.Node]) -> str:
+    """Which of the usual ways of masking a weight was computed from these nodes, told by its parts."""
+    names = [str(node.target) for node in cone if node.op == "get_attr"]
+    if any(name.endswith("_orig") for name in names) and any(name.endswith("_mask") for name in names):
+        return "torch.nn.utils.prune"
+    if any(".parametrizations." in f".{name}" for name in names):
+        return "parametrization"
+    masking = (torch.ops.aten.mul.Tensor, torch.ops.aten.where.self, torch.ops.aten.masked_fill.Scalar)
+    if any(node.target in masking for node in cone) and any(_is_mask(program, node) for node in cone):
+        return "mask in forward"
+    return "none"
+
+
+def weight_name(cone: Sequence[fx.Node]) -> str:
+    """The user's name of the weight: its only floating parameter, without what masking libraries put around it."""
+    floating = [n for n in cone if n.op == "get_attr" and n.meta["val"].is_floating_point()]
+    largest = max(floating, key=lambda n: (n.meta["val"].numel(), "mask" not in str(n.target)))
+    name = str(largest.target).removesuffix("_orig").removesuffix(".original")
+    return name.replace("parametrizations.", "").removesuffix(".0")
+
+
+def _is_mask(program: Program, node: fx.Node) -> bool:
+    if node.op != "get_attr":
+        return False
+    value = program.constant(node)
+    return value.dtype == torch.bool or bool(((value == 0) | (value == 1)).all())

@@ -1,0 +1,228 @@
+"""nn.Module or ExportedProgram -> Program: a flat, functional ATen graph that keeps the user's source lines."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from sparsecc.diagnostics import CompileError, Diagnostic, Where
+from sparsecc.program import Program, where
+
+Inputs = Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+
+
+def capture(
+    model: nn.Module | ExportedProgram, example_inputs: Inputs | None = None, *, dynamic: Mapping[str, int] | None = None
+) -> Program:
+    """Trace ``model`` in evaluation mode on the example inputs.
+
+    ``dynamic`` names axes that may change from run to run, e.g. {"batch": 0, "sequence": 1}: the axis of that number
+    of every input that has it. An ExportedProgram brings its own.
+    Raises: CompileError (SCC011 export fails, with the user's line; SCC012 no example inputs; SCC013 exported in
+    training mode; SCC014 inputs or outputs that are not tensors; SCC019 NaN or infinite weights).
+    """
+    if isinstance(model, ExportedProgram):
+        exported = model
+        if dynamic:
+            raise CompileError.of(
+                "SCC012",
+                "dynamic axes were asked for, but an exported program has fixed its axes already",
+                help="export it again with dynamic axes: sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0})",
+            )
+        if example_inputs is None and exported.example_inputs is None:
+            raise CompileError.of(
+                "SCC012", "the exported program carries no example inputs", help="pass example_inputs to compile"
+            )
+    else:
+        if example_inputs is None:
+            raise CompileError.of(
+                "SCC012",
+                "a module needs example inputs to be traced",
+                help="sparsecc.compile(module, example_inputs), or write both with sparsecc.save(module, example_inputs, 'model.pt')",
+            )
+        exported = export(model, example_inputs, dynamic=dynamic)
+    with quiet():
+        functional = exported.run_decompositions({})
+    if isinstance(model, ExportedProgram) and example_inputs is None:
+        args, kwargs = cast("tuple[tuple[Any, ...], dict[str, Any]]", exported.example_inputs)
+    else:
+        args, kwargs = _arguments(cast(Inputs, example_inputs))
+    program = _flatten(functional, args, kwargs, dynamic or {})
+    _check_weights(program)
+    return program
+
+
+def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, int] | None = None) -> ExportedProgram:
+    """torch.export in evaluation mode; an axis that is dynamic is traced at size 2 or more, or torch would fix it at 1."""
+    args, kwargs = _arguments(example_inputs)
+    axes = frozenset((dynamic or {}).values())
+
+    def widen(x: object) -> object:
+        if isinstance(x, torch.Tensor):
+            for axis in axes:
+                if axis < x.dim() and x.shape[axis] == 1:
+                    x = torch.cat([x, x], axis)
+        return x
+
+    def spec(x: object) -> object:
+        return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
+
+    args, kwargs = pytree.tree_map(widen, (args, kwargs))
+    shapes = pytree.tree_map(spec, (args, kwargs)) if axes else None
+    was_training = {m for m in module.modules() if m.training}
+    module.eval()
+    try:
+        with quiet():
+            return torch.export.export(module, args, kwargs, dynamic_shapes=_by_name(module, shapes, kwargs))
+    except Exception as error:
+        raise _export_error(error) from error
+    finally:
+        for m in was_training:
+            m.training = True
+
+
+def _by_name(module: nn.Module, shapes: object, kwargs: Mapping[str, object]) -> Any:
+    if shapes is None:
+        return None
+    positional, named = cast("tuple[tuple[object, ...], dict[str, object]]", shapes)
+    if not kwargs:
+        return positional
+    names = list(inspect.signature(module.forward).parameters)
+    return dict(zip(names, positional, strict=False)) | named
+
+
+def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,), {}
+    return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+
+
+def _export_error(error: Exception) -> CompileError:
+    """Say where in the user's code tracing stopped: the innermost frame that is neither torch's nor ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "/torch/" not in f.filename and "/sparsecc/" not in f.filename]
+    place = Where("capture", f"{own[-1].filename}:{own[-1].lineno}") if own else None
+    message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return CompileError.of(
+        "SCC011",
+        f"torch.export cannot trace this model: {message.strip()}",
+        where=place,
+        help="make the forward pass free of data-dependent Python (torch.where, torch.cond), and the example inputs valid; "
+        "torch.export.export(model, inputs) alone shows the whole story",
+    )
+
+
+def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: Mapping[str, int]) -> Program:
+    """One graph of flat tensors in and out, without guards, and with names for inputs, outputs and dynamic sizes."""
+    if mutated := [*exported.graph_signature.buffers_to_mutate.values()]:
+        raise CompileError.of(
+            "SCC013",
+            f"the model changes its own buffer '{mutated[0]}' when it runs (exported in training mode?)",
+            help="call model.eval() before exporting",
+        )
+    source = cast(fx.GraphModule, exported.module())
+    flat_inputs = pytree.tree_leaves((args, kwargs))
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    examples = list[torch.Tensor]()
+    placeholders = iter(flat_inputs)
+    for node in source.graph.nodes:
+        if node.op == "placeholder":
+            example = next(placeholders)
+            if not isinstance(example, torch.Tensor):
+                if node.users and any(u.op != "call_module" for u in node.users):
+                    raise CompileError.of(
+                        "SCC014",
+                        f"input '{node.name}' is a {type(example).__name__}, not a tensor",
+                        help="close over it in the module, or pass it as a tensor",
+                    )
+                continue
+            examples.append(example)
+        if node.op == "call_module":  # torch.export's input guards; onnxruntime and `run` check shapes themselves
+            continue
+        if node.op == "output":
+            outputs = [n for n in pytree.tree_leaves(node.args[0])]
+            names = _output_names(exported, len(outputs))
+            kept = [(n, name) for n, name in zip(outputs, names, strict=True) if n is not None]
+            if other := [name for n, name in kept if not isinstance(n, fx.Node) or not _is_tensor(n)]:
+                raise CompileError.of("SCC014", f"output '{other[0]}' is not a tensor", help="return tensors only")
+            graph.output(tuple(copies[n] for n, _ in kept))
+            output_names = tuple(name for _, name in kept)
+            continue
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+    module = fx.GraphModule(source, graph)
+    program = Program(module, tuple(examples), output_names)
+    program.tidy()
+    program.dims = _name_dims(program, dynamic)
+    return program
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _output_names(exported: ExportedProgram, count: int) -> list[str]:
+    spec = exported.call_spec.out_spec
+    if spec is None or count == 1:
+        return ["output"] * count
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(count), spec))
+    texts = [pytree.keystr(path) for path, _ in paths]
+    names = ["".join(c if c.isalnum() else "_" for c in text).strip("_") for text in texts]
+    return [name if name and not name.isdigit() else f"output_{i}" for i, name in enumerate(names)]
+
+
+def _name_dims(program: Program, dynamic: Mapping[str, int]) -> dict[str, str]:
+    """A name for every symbolic size of the inputs: the user's, else batch, sequence, or where it first appears."""
+    by_axis = {axis: name for name, axis in dynamic.items()}
+    names = dict[str, str]()
+    for node in program.graph.find_nodes(op="placeholder"):
+        for axis, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt) and str(size) not in names:
+                usual = "batch" if axis == 0 else "sequence" if not node.meta["val"].is_floating_point() else None
+                name = by_axis.get(axis, usual) or f"{node.name}_axis{axis}"
+                names[str(size)] = name if name not in names.values() else f"{node.name}_axis{axis}"
+    return names
+
+
+def _check_weights(program: Program) -> None:
+    bad = [n for n in program.graph.find_nodes(op="get_attr") if not bool(torch.isfinite(program.constant(n)).all())]
+    bad = [n for n in bad if program.constant(n).is_floating_point()]
+    if bad:
+        raise CompileError(
+            [
+                Diagnostic(
+                    "SCC019",
+                    f"the weight '{n.target}' holds NaN or infinite values",
+                    where(next(iter(n.users), n)),
+                    "the training run diverged, or the file is damaged; load a good checkpoint",
+                )
+                for n in bad
+            ]
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """torch.export talks about its own business; its warnings are not the user's to act on."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.onnx", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""Run a Program node by node in torch: the oracle every other engine is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import fx
+
+from sparsecc.program import Program
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+TOLERANCE = 1e-4
+"""Greatest error of a float32 result, as a share of the greatest magnitude of the expected one."""
+
+
+def run(program: Program, inputs: Sequence[torch.Tensor] | None = None) -> tuple[Array, ...]:
+    """The outputs for the given inputs (default: the example inputs)."""
+    with torch.inference_mode():
+        results = fx.Interpreter(program.module).run(*(inputs or program.example_inputs))
+    return tuple(r.detach().numpy() for r in cast("tuple[torch.Tensor, ...]", results))
+
+
+def relative_error(actual: Array, expected: Array) -> float:
+    """max|actual - expected| / max|expected|; infinite where shapes, types or NaNs differ."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    if not np.issubdtype(expected.dtype, np.floating):
+        return 0.0 if np.array_equal(actual, expected) else float("inf")
+    a, e = actual.astype(np.float64), expected.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(e)):
+        return float("inf")
+    finite = np.isfinite(e)
+    scale = float(np.abs(e[finite]).max(initial=0.0))
+    error = float(np.abs(a[finite] - e[finite]).max(initial=0.0))
+    return error / scale if scale else error

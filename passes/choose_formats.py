@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeGuard, cast
 
 import torch
 from torch import fx
@@ -14,6 +14,7 @@ from sparsecc.invariants import FORMATS_CHOSEN, LAYERS, SPARSITY_MEASURED, WEIGH
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Candidate, Layer, Program, calls
 from sparsecc.regions import Refusal, describe
+from sparsecc.registry import Registry
 
 MARGIN = 0.10
 """Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides."""
@@ -28,14 +29,27 @@ class Costs(Protocol):
     def __call__(self, program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]: ...
 
 
+def _is_costs(part: object) -> TypeGuard[Costs]:
+    return callable(part)
+
+
+COSTS: Registry[Costs] = Registry(
+    "source of costs",
+    "sparsecc.costs",
+    {"measured": "sparsecc.backends.tvm.tuning:measure", "predicted": "sparsecc.backends.tvm.cost_model:predict"},
+    _is_costs,
+    unknown_code="SCC084",
+)
+
+
 @dataclass(frozen=True)
 class ChooseFormats:
     """Write format, kernel, candidates and the reason into the facts of each layer.
 
-    ``costs`` measures on this machine, or predicts.
+    ``costs`` is "measured" on this machine or "predicted" by the cost model, or another name in COSTS.
     """
 
-    costs: Costs = field(repr=False)
+    costs: str = "measured"
     margin: float = MARGIN
     formats: tuple[str, ...] = FORMATS
 
@@ -47,7 +61,7 @@ class ChooseFormats:
     def run(self, program: Program) -> Sequence[Note]:
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
         work = {n: options for n in nodes if (options := self.options(program, n))}
-        measured = self.costs(program, work)
+        measured = COSTS.load(self.costs)(program, work)
         for node in nodes:
             layer = program.layers[node.name]
             if node in measured:

@@ -39,3 +39,19 @@ def relative_error(actual: Array, expected: Array) -> float:
     scale = float(np.abs(e[finite]).max(initial=0.0))
     error = float(np.abs(a[finite] - e[finite]).max(initial=0.0))
     return error / scale if scale else error
+
+
+def shapes(program: Program) -> dict[str, torch.Size]:
+    """The size of every value when the Program runs on its example inputs, by node name."""
+    found = dict[str, torch.Size]()
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            value = super().run_node(n)
+            if isinstance(value, torch.Tensor):
+                found[n.name] = value.shape
+            return value
+
+    with torch.inference_mode():
+        Recorder(program.module).run(*program.example_inputs)
+    return found

@@ -1,0 +1,245 @@
+"""Program -> model.onnx: plain ONNX around regions, each region one node with a portable body."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import fx, nn
+
+from sparsecc.capture import quiet
+from sparsecc.diagnostics import CompileError
+from sparsecc.formats import BSR, CSR
+from sparsecc.program import Program
+
+OPSET = 20
+"""The oldest opset with Gelu as one operator."""
+DOMAIN = "sparsecc"
+UNPACK_OPS = {torch.ops.sparsecc.unpack_csr.default: "UnpackCSR", torch.ops.sparsecc.unpack_bsr.default: "UnpackBSR"}
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of the Program and the name of its operator in model.onnx, unique to its content."""
+
+    name: str
+    op: str
+    module: fx.GraphModule
+
+
+def regions(program: Program) -> list[Region]:
+    """The regions in order of their calls; the operator's name carries a digest of the body, so that a foreign
+    kernels.so never claims it."""
+    found = list[Region]()
+    for node in program.graph.find_nodes(op="call_module"):
+        module = cast(fx.GraphModule, program.module.get_submodule(str(node.target)))
+        shapes = [(n.name, str(n.meta["val"])) for n in module.graph.nodes if "val" in n.meta]
+        digest = hashlib.blake2b(f"{module.graph}{shapes}".encode(), digest_size=4).hexdigest()
+        found.append(Region(str(node.target), f"Region{len(found)}_{digest}", module))
+    return found
+
+
+def emit(program: Program) -> onnx.ModelProto:
+    """The whole model; valid for onnx.checker, and deterministic for equal Programs.
+
+    Raises: CompileError SCC021 if torch's exporter cannot express an operation outside the regions in ONNX.
+    """
+    ops = {r.name: r.op for r in regions(program)}
+    model = export(program.module, program.example_inputs, ops, program.input_names, program.output_names)
+    rename_dims(model, program.dims)
+    functions = [unpack_function(CSR()), unpack_function(BSR(4, 1))]
+    functions += [region_function(r, _inputs_of(program, r.name)) for r in regions(program)]
+    model.functions.extend(functions)
+    used = _used_functions(model)
+    del model.functions[:]
+    model.functions.extend(f for f in functions if f.name in used)
+    if used and DOMAIN not in {o.domain for o in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    _strip(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+class _Emitter(fx.Interpreter):
+    """Runs the Program for torch.export; regions and unpacking leave one ONNX node each instead of their insides."""
+
+    ops: Mapping[str, str]
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The region's own result only tells the shapes; nothing uses it, so it vanishes from the export."""
+        shapes = super().call_module(target, args, kwargs)
+        return torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{self.ops[str(target)]}",
+            args,
+            dtypes=[s.dtype for s in shapes],
+            shapes=[s.shape for s in shapes],
+            version=1,
+        )
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target not in UNPACK_OPS:
+            return super().call_function(target, args, kwargs)
+        *arrays, rows, cols = args
+        attrs = {"rows": rows, "cols": cols}
+        if arrays[0].dim() == 3:
+            attrs |= {"block_rows": arrays[0].shape[1], "block_cols": arrays[0].shape[2]}
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{UNPACK_OPS[target]}", arrays, attrs, dtype=arrays[0].dtype, shape=(rows, cols), version=1
+        )
+
+
+class _Traceable(nn.Module):
+    def __init__(self, module: fx.GraphModule, ops: Mapping[str, str]) -> None:
+        super().__init__()
+        self.module, self.ops = module, ops
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        emitter = _Emitter(self.module)
+        emitter.ops = self.ops
+        return cast("tuple[torch.Tensor, ...]", emitter.run(*inputs))
+
+
+def export(
+    module: fx.GraphModule,
+    inputs: Sequence[torch.Tensor],
+    ops: Mapping[str, str],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> onnx.ModelProto:
+    """Trace the graph and let torch's exporter write plain ONNX; sizes that are symbols stay dynamic."""
+    placeholders = module.graph.find_nodes(op="placeholder")
+    dynamic = [
+        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(n.meta["val"].shape) if isinstance(size, torch.SymInt)}
+        for n in placeholders
+    ]
+    widened = [_widen(x, axes) for x, axes in zip(inputs, dynamic, strict=True)]
+    try:
+        with quiet(), torch.no_grad():
+            exported = torch.export.export(
+                _Traceable(module, ops), tuple(widened), dynamic_shapes=(tuple(dynamic),), strict=False
+            )
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                verbose=False,
+            )
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CompileError.of(
+            "SCC021",
+            f"torch's ONNX exporter cannot write this model: {reason}",
+            help="torch.onnx.export(model, inputs, dynamo=True) alone shows the whole story",
+        ) from error
+    assert program is not None
+    return program.model_proto
+
+
+def _widen(x: torch.Tensor, axes: Mapping[int, object]) -> torch.Tensor:
+    """torch.export fixes axes of size 1; trace at 2."""
+    for axis in axes:
+        if x.shape[axis] == 1:
+            x = torch.cat([x, x], axis)
+    return x
+
+
+# ---- functions ----------------------------------------------------------------------------------------------------
+
+
+def unpack_function(form: CSR | BSR) -> onnx.FunctionProto:
+    return form.unpack_function()
+
+
+def region_function(region: Region, inputs: Sequence[torch.Tensor]) -> onnx.FunctionProto:
+    """The region's body in standard operators, taking the same packed arrays as the kernels do."""
+    placeholders = enumerate(region.module.graph.find_nodes(op="placeholder"))
+    names = [n.name if n.meta["constant"] else f"in_{i}" for i, n in placeholders]
+    (output,) = region.module.graph.find_nodes(op="output")
+    outputs = [f"out_{i}" for i in range(len(output.args[0]))]
+    body = export(region.module, inputs, {}, names, outputs)
+    _strip(body)
+    constants = [
+        helper.make_node("Constant", [], [t.name], value=_unnamed(t)) for t in body.graph.initializer
+    ]
+    imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    return helper.make_function(
+        DOMAIN, region.op, [i.name for i in body.graph.input], outputs, [*constants, *body.graph.node], imports
+    )
+
+
+def _unnamed(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor))
+
+
+def _inputs_of(program: Program, name: str) -> list[torch.Tensor]:
+    """What the region is called with when the Program runs on its example inputs."""
+    seen = list[torch.Tensor]()
+
+    class Listener(fx.Interpreter):
+        def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if str(target) == name:
+                seen.extend(args)
+            return super().call_module(target, args, kwargs)
+
+    with torch.inference_mode():
+        Listener(program.module).run(*program.example_inputs)
+    return [x.clone() for x in seen]
+
+
+def _used_functions(model: onnx.ModelProto) -> set[str]:
+    bodies = {f.name: f.node for f in model.functions}
+    used, stack = set[str](), [n.op_type for n in _all_nodes(model.graph) if n.domain == DOMAIN]
+    while stack:
+        name = stack.pop()
+        if name not in used:
+            used.add(name)
+            stack.extend(n.op_type for n in bodies[name] if n.domain == DOMAIN)
+    return used
+
+
+def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    inner = [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [*graph.node, *(n for g in inner for n in _all_nodes(g))]
+
+
+# ---- names --------------------------------------------------------------------------------------------------------
+
+
+def rename_dims(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Give dynamic axes the names the user knows: the exporter's symbols come in the order of the inputs."""
+    symbols = dict[str, str]()
+    for value, wanted in zip(model.graph.input, _symbols_in_order(model.graph.input), strict=True):
+        symbols.update(dict.fromkeys(wanted))
+    for symbol, name in zip(symbols, names.values(), strict=False):
+        symbols[symbol] = name
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b") if symbols else None
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and pattern:
+                dim.dim_param = pattern.sub(lambda m: symbols[m[1]] or m[1], dim.dim_param)
+
+
+def _symbols_in_order(inputs: Sequence[onnx.ValueInfoProto]) -> list[list[str]]:
+    return [[d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in inputs]
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what names this machine or changes from run to run: stack traces, producer metadata."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for node in _all_nodes(model.graph):
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]

@@ -1,0 +1,45 @@
+"""Predict what a layer costs where nothing can be measured: a foreign machine, or --no-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import fx
+
+from sparsecc.formats import parse_format
+from sparsecc.program import Candidate, Program
+from sparsecc.reference import shapes
+
+# One core with 512-bit vectors, float32 (measured on AMD Zen 4 and Intel Sapphire Rapids; design page on kernels).
+DENSE_FLOPS_PER_US = 100e3  # matrix products of mature libraries, 100-110 GFLOP/s
+BLOCK_FLOPS_PER_US = 110e3  # 4x1 and 16x1 blocks: one load of x serves several rows
+CSR_FLOPS_PER_US = 65e3  # 60-80 GFLOP/s of non-zeros
+CSR_VECTOR_FLOPS_PER_US = 2e3  # one pixel or token: a non-zero per nanosecond
+MEMORY_BYTES_PER_US = 10e3  # dense weights of one token come from memory
+CALL_US = 3.0  # an operator call of onnxruntime, 2-5 us
+
+
+def predict(program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]:
+    """Predicted microseconds per candidate on the example inputs; leaves out caches, conversions and threads."""
+    sizes = shapes(program)
+    return {
+        node: [Candidate(option, microseconds(program, node, option, sizes[node.name].numel())) for option in options]
+        for node, options in work.items()
+    }
+
+
+def microseconds(program: Program, node: fx.Node, option: str, output_elems: int) -> float:
+    layer = program.layers[node.name]
+    columns = output_elems / max(layer.rows, 1)  # pixels or tokens: columns of the product
+    if option in ("dense", "onnxruntime"):
+        moved = 4 * layer.elems / MEMORY_BYTES_PER_US if columns < 16 else 0.0
+        call = CALL_US if option == "onnxruntime" else 0.0
+        return max(2 * layer.elems * columns / DENSE_FLOPS_PER_US, moved) + call
+    weight = program.constant(cast(fx.Node, node.args[1]))
+    stored = layer.nonzeros
+    if option != "csr":
+        stored = parse_format(option).pack(weight.reshape(len(weight), -1).numpy()).arrays["values"].size
+    if columns < 16:
+        return 2 * stored / CSR_VECTOR_FLOPS_PER_US
+    return 2 * stored * columns / (CSR_FLOPS_PER_US if option == "csr" else BLOCK_FLOPS_PER_US)

@@ -1,0 +1,99 @@
+"""Pipelines as text: "canonicalize,choose-formats{margin=0.2},pack-weights" <-> passes with options."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from typing import TypeGuard, cast
+
+from sparsecc.diagnostics import CompileError
+from sparsecc.pass_manager import Pass, Pipeline, PipelineError
+from sparsecc.registry import Registry
+
+
+def _is_pass(part: object) -> TypeGuard[type[Pass]]:
+    return isinstance(part, type) and all(hasattr(part, a) for a in ("name", "effects", "run"))
+
+
+PASSES: Registry[type[Pass]] = Registry(
+    "pass",
+    "sparsecc.passes",
+    {
+        "canonicalize": "sparsecc.passes.canonicalize:Canonicalize",
+        "fold-masks": "sparsecc.passes.fold_masks:FoldMasks",
+        "fold-constants": "sparsecc.passes.fold_constants:FoldConstants",
+        "fold-batchnorm": "sparsecc.passes.fold_batchnorm:FoldBatchNorm",
+        "prune-weights": "sparsecc.passes.prune_weights:PruneWeights",
+        "measure-sparsity": "sparsecc.passes.measure_sparsity:MeasureSparsity",
+        "choose-formats": "sparsecc.passes.choose_formats:ChooseFormats",
+        "pack-weights": "sparsecc.passes.pack_weights:PackWeights",
+        "partition-regions": "sparsecc.passes.partition_regions:PartitionRegions",
+    },
+    _is_pass,
+    unknown_code="SCC080",
+)
+
+TIDY = "canonicalize,fold-masks,fold-constants,fold-batchnorm"
+"""What every target begins with: one spelling, weights that are plain constants."""
+CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,partition-regions"
+
+
+def parse(text: str) -> Pipeline:
+    """Build the passes that ``text`` names.
+
+    Raises: CompileError SCC080 for an unknown pass, SCC082 for an unknown or mistyped option, SCC083 for an illegal order.
+    """
+    passes = [_parse_pass(item) for item in re.findall(r"[^,{}]+(?:\{[^{}]*\})?", text)]
+    return build(passes)
+
+
+def build(passes: list[Pass]) -> Pipeline:
+    try:
+        return Pipeline(passes)
+    except PipelineError as error:
+        raise CompileError.of(
+            "SCC083", f"these passes cannot run in this order: {error}", help="`sparsecc passes` shows what each pass needs and provides"
+        ) from error
+
+
+def describe(pipeline: Pipeline) -> str:
+    """The text that ``parse`` turns into the same pipeline."""
+    return ",".join(p.name + _options_text(p) for p in pipeline.passes)
+
+
+def _parse_pass(item: str) -> Pass:
+    name, _, rest = item.strip().partition("{")
+    kind = PASSES.load(name.strip())
+    options = dict(_parse_option(kind, name, o) for o in _split(rest.rstrip("}")))
+    return kind(**options)
+
+
+def _split(options: str) -> list[str]:
+    """At commas outside parentheses."""
+    return [o for o in re.split(r",(?![^()]*\))", options) if o.strip()]
+
+
+def _parse_option(kind: type[Pass], name: str, option: str) -> tuple[str, object]:
+    key, _, value = (part.strip() for part in option.partition("="))
+    fields = {f.name: f for f in dataclasses.fields(cast("type", kind))} if dataclasses.is_dataclass(kind) else {}
+    if key not in fields:
+        raise CompileError.of(
+            "SCC082", f"pass '{name}' has no option '{key}'", help=f"its options: {', '.join(fields) or 'none'}"
+        )
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = value
+    default = fields[key].default
+    if default is not dataclasses.MISSING and not isinstance(parsed, type(default)):
+        wanted = type(default).__name__
+        raise CompileError.of("SCC082", f"option '{key}' of pass '{name}' is a {wanted}, not {value}", help=f"for instance {name}{{{key}={default}}}")
+    return key, parsed
+
+
+def _options_text(p: Pass) -> str:
+    if not dataclasses.is_dataclass(p):
+        return ""
+    changed = [f"{f.name}={value}" for f in dataclasses.fields(p) if (value := getattr(p, f.name)) != f.default]
+    return "{" + ",".join(changed) + "}" if changed else ""

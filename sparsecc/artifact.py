@@ -22,6 +22,7 @@ from sparsecc.reference import Array
 MODEL, KERNELS, GOLDEN, MANIFEST = "model.onnx", "kernels.so", "golden.npz", "manifest.json"
 MANIFEST_LIMIT_BYTES = 64 << 20  # a layer takes under 1 KB: far beyond any real model, and still read in a second
 CHUNK_BYTES = 1 << 20
+_AN_ARTIFACT = "an artifact is the directory that `sparsecc compile model.pt -o m.sparsecc` writes"
 # what zipfile and numpy raise for bytes that are no arrays: damaged, encrypted, of a size that no machine has, pickled
 _NOT_AN_NPZ = (OSError, ValueError, OverflowError, MemoryError, EOFError, RuntimeError, zipfile.BadZipFile)
 
@@ -135,12 +136,10 @@ def _read_manifest(path: Path) -> bytes:
         what = "is a file, not an artifact" if path.exists() else "does not exist"
         within = path.parent / MANIFEST
         hint = f"did you mean '{path.parent}'? " if path.exists() and within.is_file() else ""
-        help_ = f"{hint}an artifact is the directory that `sparsecc compile model.pt -o {path.stem}.sparsecc` writes"
-        raise CompileError.of("SCC060", f"{path} {what}", help=help_)
+        raise CompileError.of("SCC060", f"{path} {what}", help=hint + _AN_ARTIFACT)
     name = path / MANIFEST
     if not name.is_file():
-        help_ = "an artifact is the directory that `sparsecc compile model.pt -o m.sparsecc` writes"
-        raise CompileError.of("SCC060", f"{path} is not an artifact: it has no {MANIFEST}", help=help_)
+        raise CompileError.of("SCC060", f"{path} is not an artifact: it has no {MANIFEST}", help=_AN_ARTIFACT)
     with name.open("rb") as file:
         text = file.read(MANIFEST_LIMIT_BYTES + 1)
     if len(text) > MANIFEST_LIMIT_BYTES:

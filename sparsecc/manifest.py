@@ -213,14 +213,14 @@ def _read_record(kind: type[object], value: dict[str, object], at: str) -> objec
     return kind(**{name: _read(hint, value[name], prefix + name) for name, hint in hints.items()})
 
 
-def _json_type(kind: object) -> object:
+def _json_type(kind: object) -> type[object]:
     """What json.loads makes of a ``kind``."""
     if dataclasses.is_dataclass(kind) or get_origin(kind) is Mapping:
         return dict
-    return list if get_origin(kind) is tuple else kind
+    return list if get_origin(kind) is tuple else cast("type[object]", kind)
 
 
-def _fits(json_type: object, value: object) -> bool:
+def _fits(json_type: type[object], value: object) -> bool:
     return type(value) is json_type or (json_type is float and type(value) is int)
 
 

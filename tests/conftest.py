@@ -1,0 +1,29 @@
+"""Fixtures that several parts of the suite share."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsecc.manifest import Check, Manifest, Region, Source, Speed, Value, Versions
+from sparsecc.pass_manager import Note, Record
+from sparsecc.program import Candidate, Layer
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """Of a small model with everything in it: x[batch, 3] -> y[batch, 2]."""
+    return Manifest(
+        versions=Versions("0.1.0", "2.13.0", "1.19.0", "1.31.0", "0.27.0", "3.11.7"),
+        cpu="AMD EPYC",
+        target="cpu",
+        source=Source("file", "ab" * 32),
+        inputs=(Value("x", "float32", ("batch", 3)),),
+        outputs=(Value("y", "float32", ("batch", 2)),),
+        passes=(Record("fold-masks", True, 0.25, 1e-7, (Note("linear", "plain zeros: 90 %"),)),),
+        layers={
+            "linear": Layer("fc.weight", 2, 3, "plain zeros", 2, "csr", "csr", 24, (Candidate("csr", 1.5),), "csr wins")
+        },
+        regions=(Region("region_0", "Region_0", "token", ("linear",), ("x",), ("y",), 3, 4096),),
+        check=Check(1e-4, 2e-7, 2e-7, None),
+        speed=Speed(1, 2.0, 1.0, 2.0, 200),
+    )

@@ -1,0 +1,72 @@
+"""S-TIR functions to object files: plain C functions that need no TVM at run time, and of libc only memcpy and memset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+from .kernels.script import tvm
+from .kernels.source import source
+from .kernels.spec import KernelSpec
+
+Isa = Literal["avx2", "avx512"]
+
+
+class Machine(NamedTuple):
+    mcpu: str  # LLVM's name of the oldest CPU that has the instruction set
+    register_vectors: int  # sums of 16 lanes kept in registers, leaving some for the operands
+
+
+MACHINES: dict[Isa, Machine] = {
+    "avx2": Machine("haswell", register_vectors=6),  # 12 of 16 ymm
+    "avx512": Machine("skylake-avx512", register_vectors=24),  # 24 of 32 zmm
+}
+
+
+def symbol(spec: KernelSpec, isa: Isa) -> str:
+    """The C name of a compiled kernel."""
+    return f"{spec.symbol}_{isa}"
+
+
+def compile_kernels(specs: Iterable[KernelSpec], isa: Isa) -> bytes:
+    """One relocatable x86-64 object with every kernel of ``specs``, named by `symbol`; the same bytes every time."""
+    machine = MACHINES[isa]
+    functions = {
+        symbol(spec, isa): source(spec, machine.register_vectors).with_attr("global_symbol", symbol(spec, isa))
+        for spec in sorted(set(specs), key=lambda spec: spec.symbol)
+    }
+    target = tvm.target.Target({"kind": "llvm", "mcpu": machine.mcpu, "mtriple": "x86_64-linux-gnu"})
+    module = _lower(tvm.tirx.transform.BindTarget(target)(tvm.IRModule(functions)), target)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        tvm.get_global_func("target.build.llvm")(module, target).write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def _lower(module: Any, target: Any) -> Any:
+    """The passes of ``tvm.s_tir.pipeline`` without those that wrap a function for TVM's own runtime."""
+    tirx, s_tir = tvm.tirx.transform, tvm.s_tir.transform
+    passes = [
+        s_tir.CanonicalizeLoop(),
+        s_tir.LowerInitBlock(),
+        s_tir.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.ConvertBlocksToOpaque(),
+        s_tir.CompactBufferAllocation(),
+        s_tir.LowerMatchBuffer(),
+        s_tir.StmtSimplify(),
+        s_tir.LowerOpaqueBlock(),
+        tirx.FlattenBuffer(),
+        tirx.NarrowDataType(32),
+        s_tir.LoopPartition(),
+        tirx.VectorizeLoop(True),
+        tirx.StorageRewrite(),
+        tirx.UnrollLoop(),
+        tirx.StmtSimplify(),
+        tirx.RemoveNoOp(),
+        tirx.CommonSubexprElim(),
+        tirx.LowerIntrin(),
+    ]
+    with target:
+        return tvm.ir.transform.Sequential(passes)(module)

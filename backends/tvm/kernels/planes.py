@@ -1,0 +1,141 @@
+"""Copies of planes: the prepared input of a convolution, windows, zero padding. Exact: nothing is touched beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, modulo, when
+from .spec import VECTOR_LANES, Shift, ShiftParameters, Window, WindowParameters
+
+Value = Callable[[Expr, int], Expr]  # (index, lanes) -> those elements, a number where lanes == 1
+HALF_LANES = VECTOR_LANES // 2
+
+
+class Plane(NamedTuple):
+    array: Array
+    start: Expr  # offset of the first element
+    height: Expr
+    width: Expr  # also the distance of two rows
+
+
+class Axis(NamedTuple):
+    """Output index i reads input index start + i * step."""
+
+    start: Expr
+    step: Expr
+
+
+def shift(spec: Shift) -> Any:
+    def body(a: Arguments, p: ShiftParameters) -> None:
+        with loop(a.begin, a.end) as unit:
+            kernel_element = let(divide(unit, p.channels))
+            channel = unit - kernel_element * p.channels
+            column = let(divide(kernel_element, p.parities))
+            parity = modulo((kernel_element - column * p.parities) * p.dilation_y, p.stride_y)
+            x = Plane(a.x, let(channel * p.x_pitch), p.height, p.width)
+            y = Plane(a.y, let(unit * p.out_rows * p.out_width), p.out_rows, p.out_width)
+            rows = Axis(let(parity - p.pad_top), p.stride_y)
+            copy_plane(x, y, rows, Axis(let(column * p.dilation_x - p.pad_left), p.stride_x))
+
+    return function(spec.symbol, ShiftParameters, body)
+
+
+def window(spec: Window) -> Any:
+    def body(a: Arguments, p: WindowParameters) -> None:
+        with loop(a.begin, a.end) as unit:
+            channel = let(p.start_channel + unit * p.step_channel)
+            inside = let(T.And(channel >= 0, channel < p.channels))
+            x = Plane(a.x, let(channel * p.x_pitch), p.height, p.width)
+            y = Plane(a.y, let(unit * p.y_pitch), p.out_height, p.out_width)
+            with when(inside):
+                copy_plane(x, y, Axis(p.start_row, p.step_row), Axis(p.start_column, p.step_column))
+            with when(T.Not(inside)):
+                write_zeros(y.array, y.start, p.out_height * p.out_width)
+
+    return function(spec.symbol, WindowParameters, body)
+
+
+def copy_plane(x: Plane, y: Plane, rows: Axis, columns: Axis) -> None:
+    """y[r, c] = x[rows(r), columns(c)], 0 outside x."""
+    top, bottom = inside(rows, x.height, y.height)
+    left, right = inside(columns, x.width, y.width)
+    contiguous = let(T.And(T.And(rows.step == 1, columns.step == 1), x.width == y.width))
+    write_zeros(y.array, y.start, top * y.width)
+    write_zeros(y.array, y.start + bottom * y.width, (y.height - bottom) * y.width)
+    with when(contiguous):
+        # All rows are one run that starts `columns.start` off; what it carries over from row to row is zeroed after.
+        before, after = let(T.max(-columns.start, 0)), let(T.max(columns.start, 0))
+        start = let(y.start + top * y.width + before)
+        source = let(x.start + (rows.start + top) * x.width + columns.start + before)
+        count = let((bottom - top) * y.width - before - after)
+        write_run(y.array, start, count, strided(x.array, source, 1))
+        with loop(top, bottom) as r:
+            row = let(y.start + r * y.width)
+            with loop(0, left) as c:
+                y.array[row + c] = T.float32(0)
+            with loop(right, y.width) as c:
+                y.array[row + c] = T.float32(0)
+    with when(T.Not(contiguous)), loop(top, bottom) as r:
+        row = let(y.start + r * y.width)
+        source = let(x.start + (rows.start + r * rows.step) * x.width + columns.start)
+        write_zeros(y.array, row, left)
+        write_strided(y.array, row, left, right, columns.step, lambda step: strided(x.array, source, step))
+        write_zeros(y.array, row + right, y.width - right)
+
+
+def inside(axis: Axis, size: Expr, out_size: Expr) -> tuple[Expr, Expr]:
+    """The output indices [begin, end) that read an input index in [0, size)."""
+    begin = let(T.min(T.max(divide(axis.step - 1 - axis.start, axis.step), 0), out_size))
+    end = let(T.min(T.max(divide(size - 1 - axis.start + axis.step, axis.step), begin), out_size))
+    return begin, end
+
+
+def write_strided(
+    y: Array, start: Expr, begin: Expr, end: Expr, step: Expr, value: Callable[[int | Expr], Value]
+) -> None:
+    """y[start + i] = value(step)(i) for i in [begin, end), in vectors for the steps 1 and 2."""
+
+    def shifted(step: int | Expr) -> Value:
+        return lambda i, lanes: value(step)(begin + i, lanes)
+
+    for constant in (1, 2):
+        with when(step == constant):
+            write_run(y, start + begin, end - begin, shifted(constant))
+    with when(step > 2), loop(begin, end) as i:
+        y[start + i] = value(step)(i, 1)
+
+
+def write_zeros(y: Array, start: Expr, count: Expr) -> None:
+    write_run(y, start, count, lambda _, lanes: broadcast(T.float32(0), lanes))
+
+
+def write_run(y: Array, start: Expr, count: Expr, value: Value) -> None:
+    """y[start + i] = value(i) for i in [0, count); the last vector overlaps the one before it."""
+    start, count = let(start), let(count)
+    with when(count >= VECTOR_LANES):
+        with loop(0, divide(count, VECTOR_LANES)) as v:
+            i = let(v * VECTOR_LANES)
+            y.store(start + i, value(i, VECTOR_LANES))
+        i = let(count - VECTOR_LANES)
+        y.store(start + i, value(i, VECTOR_LANES))
+    with when(T.And(count >= HALF_LANES, count < VECTOR_LANES)):
+        for i in (0, let(count - HALF_LANES)):
+            y.store(start + i, value(i, HALF_LANES), HALF_LANES)
+    with when(count < HALF_LANES), loop(0, count) as i:
+        y[start + i] = value(i, 1)
+
+
+def strided(x: Array, start: Expr, step: int | Expr) -> Value:
+    """Elements start + i * step. Vectors for the steps 1 and 2 only."""
+
+    def value(i: Expr, lanes: int) -> Expr:
+        if lanes == 1:
+            return x[start + i * step]
+        if isinstance(step, int) and step == 1:
+            return x.load(start + i, lanes)
+        # The second half is loaded one element early, so that nothing behind the last element is read.
+        halves = [x.load(start + i * 2, lanes), x.load(start + i * 2 + lanes - 1, lanes)]
+        return T.Shuffle(halves, [*range(0, lanes, 2), *range(lanes + 1, 2 * lanes, 2)])
+
+    return value

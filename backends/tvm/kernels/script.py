@@ -1,0 +1,125 @@
+"""A thin layer over TVM's IR builder: S-TIR functions written as ordinary Python, with whole vectors as values.
+
+TVM has no type information, so this file is where it enters the project: everything of TVM is ``Any`` from here on.
+Python's own ``for`` and ``if`` are decided while a kernel is written; ``loop`` and ``when`` are part of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple, TypeVar
+
+from .spec import VECTOR_LANES, Parameters
+
+tvm: Any = import_module("tvm")
+T: Any = import_module("tvm.tirx.script.builder")
+IRBuilder: Any = import_module("tvm.script.ir_builder").IRBuilder
+
+Expr = Any  # a TVM expression, or a Python number where one is accepted
+UNBOUNDED = 1 << 30  # TVM wants a shape; nothing reads it
+
+Sizes = TypeVar("Sizes", bound=Parameters)
+
+
+class Array:
+    """Elements of one type behind a pointer, or in registers."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def __getitem__(self, index: Expr) -> Expr:
+        return self.buffer[index]
+
+    def __setitem__(self, index: Expr, value: Expr) -> None:
+        T.buffer_store(self.buffer, value, [index])
+
+    def load(self, index: Expr, lanes: int = VECTOR_LANES) -> Expr:
+        return self.buffer[T.Ramp(index, 1, lanes) if lanes > 1 else index]
+
+    def store(self, index: Expr, value: Expr, lanes: int = VECTOR_LANES) -> None:
+        T.buffer_store(self.buffer, value, [T.Ramp(index, 1, lanes) if lanes > 1 else index])
+
+
+class Arguments(NamedTuple):
+    """The parameters of every kernel, see spec.py. ``begin .. end`` are the units of this call."""
+
+    x: Array
+    y: Array
+    z: Array
+    rows: Array
+    cols: Array
+    values: Array
+    bias: Array
+    begin: Expr
+    end: Expr
+
+
+def function(symbol: str, sizes: type[Sizes], body: Callable[[Arguments, Sizes], None], index: str = "int32") -> Any:
+    """The PrimFunc that ``body`` writes. It gets the arguments and the table of sizes, already loaded.
+
+    Pointers may alias: kernels work in place, and what the loops need is in registers before anything is stored.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(symbol)
+            T.func_attr({"global_symbol": symbol})
+            types = {"x": "float32", "y": "float32", "z": "float32", "rows": "int32", "cols": index}
+            types |= {"values": "float32", "bias": "float32", "p": "int32"}
+            pointers = {name: T.arg(name, T.handle(dtype)) for name, dtype in types.items()}
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            arrays = {
+                name: Array(T.decl_buffer((UNBOUNDED,), types[name], data=pointer, align=4))
+                for name, pointer in pointers.items()
+            }
+            table = arrays.pop("p")
+            body(
+                Arguments(**arrays, begin=begin, end=end), sizes._make(let(table[i]) for i in range(len(sizes._fields)))
+            )
+        return builder.get()
+
+
+def let(value: Expr) -> Expr:
+    """Compute once, use many times."""
+    return T.Bind(value)
+
+
+def loop(begin: Expr, end: Expr) -> AbstractContextManager[Expr]:
+    """``with loop(begin, end) as i``: nothing happens where end <= begin."""
+    frame: AbstractContextManager[Expr] = T.serial(begin, end)
+    return frame
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    with T.If(condition), T.Then():
+        yield
+
+
+def registers(vectors: int, lanes: int = VECTOR_LANES) -> Array:
+    """Room for vectors that stay in registers as long as every index is a Python number."""
+    return Array(T.alloc_buffer((vectors * lanes,), "float32", scope="local"))
+
+
+def divide(a: Expr, b: Expr) -> Expr:
+    """a // b of non-negative numbers (a floor division by an unknown number costs a sign check)."""
+    return T.truncdiv(a, b)
+
+
+def modulo(a: Expr, b: Expr) -> Expr:
+    """a % b of non-negative numbers."""
+    return T.truncmod(a, b)
+
+
+def broadcast(value: Expr, lanes: int = VECTOR_LANES) -> Expr:
+    return T.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def reduce_lanes(array: Array, index: int) -> Expr:
+    """The sum of the vector at ``index``, pairwise; overwrites it."""
+    lanes = VECTOR_LANES // 2
+    while lanes > 1:
+        array.store(index, array.load(index, lanes) + array.load(index + lanes, lanes), lanes)
+        lanes //= 2
+    return array[index] + array[index + 1]

@@ -1,0 +1,57 @@
+"""From a kernel's identity to its S-TIR function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .elementwise import elementwise
+from .planes import shift, window
+from .pools import global_average, pool
+from .spec import (
+    AveragePool,
+    Dense,
+    Elementwise,
+    Gemv,
+    GlobalAverage,
+    KernelSpec,
+    LayerNorm,
+    LoadTokens,
+    MaxPool,
+    Shift,
+    Spmm,
+    Spmv,
+    StoreTokens,
+    Window,
+)
+from .spmm import dense, spmm
+from .spmv import gemv, spmv
+from .tokens import layer_norm, load_tokens, store_tokens
+
+
+def source(spec: KernelSpec, register_vectors: int) -> Any:
+    """The PrimFunc of a kernel, for a target whose registers hold ``register_vectors`` sums of 16 lanes."""
+    match spec:
+        case Spmm():
+            return spmm(spec, register_vectors)
+        case Dense():
+            return dense(spec, register_vectors)
+        case Spmv():
+            return spmv(spec)
+        case Gemv():
+            return gemv(spec)
+        case Shift():
+            return shift(spec)
+        case Window():
+            return window(spec)
+        case MaxPool() | AveragePool():
+            return pool(spec)
+        case GlobalAverage():
+            return global_average(spec)
+        case Elementwise():
+            return elementwise(spec)
+        case LoadTokens():
+            return load_tokens(spec)
+        case StoreTokens():
+            return store_tokens(spec)
+        case LayerNorm():
+            return layer_norm(spec)

@@ -1,0 +1,126 @@
+"""Matrix times lanes: y[m, t] = epilogue(bias[m] + sum over the columns of row m), for sparse and dense matrices.
+
+Every column entry is one broadcast weight times whole vectors of x; the sums of a register tile of rows x vectors
+stay in registers. Where the rows and vectors of a kernel exceed the registers of an instruction set, several smaller
+register tiles run one after the other: the layout of x and y is the same for every instruction set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+from .math import apply
+from .script import Arguments, Expr, T, divide, function, let, loop, registers, when
+from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
+
+
+def spmm(spec: Spmm, register_vectors: int) -> Any:
+    """``register_vectors``: how many 16-lane sums fit into the registers of the target."""
+    height, width = spec.block_rows, spec.block_cols
+    rows, vectors = register_tile(height, spec.vectors, register_vectors)
+
+    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
+        first, last = let(a.rows[block]), let(a.rows[block + 1])
+        x_tile = let(p.x_base + tile * p.x_tile)
+        for i, j in product(range(0, height, rows), range(0, spec.vectors, vectors)):
+            sums = Sums(a, p, tile, block * height + i, j, rows, vectors)
+            with loop(first, last) as q:
+                for c in range(width):
+                    x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
+                    sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
+            sums.store(spec.epilogue, ragged=height > 1)
+
+    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+
+
+def dense(spec: Dense, register_vectors: int) -> Any:
+    rows, vectors = register_tile(spec.block_rows, spec.vectors, register_vectors)
+
+    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
+        x_tile = let(p.x_base + tile * p.x_tile)
+        for i, j in product(range(0, spec.block_rows, rows), range(0, spec.vectors, vectors)):
+            first = let(block * spec.block_rows + i)
+            starts = [let(T.min(first + r, p.rows - 1) * p.columns) for r in range(rows)]
+            sums = Sums(a, p, tile, first, j, rows, vectors)
+            with loop(0, p.columns) as k:
+                x = let(x_tile + T.Cast("int32", a.cols[k]) * p.unit)
+                sums.multiply_add([a.values[start + k] for start in starts], x)
+            sums.store(spec.epilogue, ragged=spec.block_rows > 1)
+
+    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+
+
+def register_tile(rows: int, vectors: int, register_vectors: int) -> tuple[int, int]:
+    """(rows, vectors) of the largest tile that divides the kernel's and has at most ``register_vectors`` sums.
+
+    Among equals, the one with the most rows: x stays in registers, and weights are operands in memory (on AVX2 a
+    dense 6 x 1 tile gives 98 GFLOP/s where 3 x 2 gives 75).
+    """
+    tiles = [
+        (r, v)
+        for r, v in product(range(1, rows + 1), range(1, vectors + 1))
+        if rows % r == 0 and vectors % v == 0 and r * v <= register_vectors
+    ]
+    return max(tiles, key=lambda tile: (tile[0] * tile[1], tile[0]))
+
+
+def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr, Expr]:
+    """The block rows [begin, end) of a chunk."""
+    return divide(chunk * p.block_rows, p.chunks), divide((chunk + 1) * p.block_rows, p.chunks)
+
+
+def over_block_rows(
+    block_row: Callable[[Arguments, MatmulParameters, Expr, Expr], None],
+) -> Callable[[Arguments, MatmulParameters], None]:
+    """Run ``block_row(arguments, sizes, tile, block)`` for the tile and every block row of every unit."""
+
+    def body(a: Arguments, p: MatmulParameters) -> None:
+        with loop(a.begin, a.end) as unit:
+            tile = let(divide(unit, p.chunks))
+            with loop(*chunk_of(p, unit - tile * p.chunks)) as block:
+                block_row(a, p, tile, block)
+
+    return body
+
+
+class Sums:
+    """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes."""
+
+    def __init__(
+        self, a: Arguments, p: MatmulParameters, tile: Expr, first: Expr, vector: int, rows: int, vectors: int
+    ) -> None:
+        self.a, self.rows, self.vectors, self.lane = a, rows, vectors, vector * VECTOR_LANES
+        self.first, self.last, self.pitch = let(first), p.rows, p.y_pitch
+        self.start = let(p.y_base + tile * p.y_tile + self.first * p.y_pitch + self.lane)
+        self.sums = registers(rows * vectors)
+        for r in range(rows):
+            # A row beyond a ragged end computes something; it is not stored.
+            bias = T.Broadcast(a.bias[T.min(self.first + r, p.rows - 1) if rows > 1 else self.first], VECTOR_LANES)
+            for v in range(vectors):
+                self.sums.store(self.slot(r, v), bias)
+
+    def slot(self, row: int, vector: int) -> int:
+        return (row * self.vectors + vector) * VECTOR_LANES
+
+    def multiply_add(self, weights: Sequence[Expr], x: Expr) -> None:
+        """Add weights[row] * x[x + lanes] to every sum; x is an offset in elements."""
+        for (r, weight), v in product(enumerate(weights), range(self.vectors)):
+            term = T.Broadcast(weight, VECTOR_LANES) * self.a.x.load(x + self.lane + v * VECTOR_LANES)
+            self.sums.store(self.slot(r, v), self.sums.load(self.slot(r, v)) + term)
+
+    def store(self, epilogue: Epilogue, ragged: bool) -> None:
+        # The long functions run in a loop of their own: unrolled over a register tile they fill the instruction cache.
+        inline = epilogue.function in ("none", "relu")
+        for r in range(self.rows):
+            with when(self.first + r < self.last if ragged else True):
+                for v in range(self.vectors):
+                    offset = self.start + r * self.pitch + v * VECTOR_LANES
+                    value = self.sums.load(self.slot(r, v))
+                    value = value + self.a.z.load(offset) if epilogue.add else value
+                    self.a.y.store(offset, apply(epilogue.function, value) if inline else value)
+        if not inline:
+            with loop(0, T.min(self.rows, self.last - self.first)) as r, loop(0, self.vectors) as v:
+                offset = let(self.start + r * self.pitch + v * VECTOR_LANES)
+                self.a.y.store(offset, apply(epilogue.function, self.a.y.load(offset)))

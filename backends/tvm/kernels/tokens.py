@@ -1,0 +1,101 @@
+"""Token panels: the change between a user's rows [token][feature] and a panel [feature][token], and layer norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, registers
+from .spec import VECTOR_LANES, LayerNorm, LayerNormParameters, LoadTokens, StoreTokens, TokensParameters
+
+BLOCK = 8  # transposed in registers: 8 x 8 fits the 16 registers of AVX2
+INDEPENDENT_SUMS = 4  # hide the latency of an addition (4 cycles on Zen 4 and Skylake-X)
+
+
+def load_tokens(spec: LoadTokens) -> Any:
+    def body(a: Arguments, p: TokensParameters) -> None:
+        lanes = let(divide(a.end - a.begin, BLOCK) * BLOCK)  # those of whole blocks
+        features = let(divide(p.features, BLOCK) * BLOCK)
+        with loop(0, divide(lanes, BLOCK)) as i:
+            token = let(a.begin + i * BLOCK)
+            with loop(0, divide(features, BLOCK)) as j:
+                rows = [a.x.load((token + t) * p.features + j * BLOCK, BLOCK) for t in range(BLOCK)]
+                for f, column in enumerate(transpose(rows)):
+                    a.y.store((j * BLOCK + f) * p.pitch + token, column, BLOCK)
+        with loop(features, p.features) as f, loop(a.begin, a.begin + lanes) as t:
+            a.y[f * p.pitch + t] = a.x[t * p.features + f]
+        with loop(a.begin + lanes, a.end) as t, loop(0, p.features) as f:
+            a.y[f * p.pitch + t] = a.x[t * p.features + f]
+
+    return function(spec.symbol, TokensParameters, body)
+
+
+def store_tokens(spec: StoreTokens) -> Any:
+    def body(a: Arguments, p: TokensParameters) -> None:
+        lanes = let(divide(a.end - a.begin, BLOCK) * BLOCK)
+        features = let(divide(p.features, BLOCK) * BLOCK)
+        with loop(0, divide(lanes, BLOCK)) as i:
+            token = let(a.begin + i * BLOCK)
+            with loop(0, divide(features, BLOCK)) as j:
+                columns = [a.x.load((j * BLOCK + f) * p.pitch + token, BLOCK) for f in range(BLOCK)]
+                for t, row in enumerate(transpose(columns)):
+                    a.y.store((token + t) * p.features + j * BLOCK, row, BLOCK)
+        with loop(a.begin, a.begin + lanes) as t, loop(features, p.features) as f:
+            a.y[t * p.features + f] = a.x[f * p.pitch + t]
+        with loop(a.begin + lanes, a.end) as t, loop(0, p.features) as f:
+            a.y[t * p.features + f] = a.x[f * p.pitch + t]
+
+    return function(spec.symbol, TokensParameters, body)
+
+
+def transpose(rows: list[Expr]) -> list[Expr]:
+    """Vectors of the columns, by exchanging the off-diagonal halves of every 2 x 2, 4 x 4 ... square in turn."""
+    size = len(rows)
+    half = 1
+    while half < size:
+        rows = [let(row) for row in rows]
+        low = [i if i & half == 0 else size + i - half for i in range(size)]
+        high = [i + half if i & half == 0 else size + i for i in range(size)]
+        rows = [T.Shuffle([rows[i & ~half], rows[i | half]], high if i & half else low) for i in range(size)]
+        half *= 2
+    return rows
+
+
+def layer_norm(spec: LayerNorm) -> Any:
+    """Two passes for the statistics (mean, then squared distances from it): one loses digits where the mean is large."""
+
+    def body(a: Arguments, p: LayerNormParameters) -> None:
+        epsilon = let(T.reinterpret("float32", p.epsilon_bits))
+        with loop(a.begin, a.end) as unit:
+            lane = let(unit * VECTOR_LANES)
+            count = let(broadcast(T.Cast("float32", p.channels)))
+            mean = let(sum_over_channels(a.x, p, lane, None) / count)
+            variance = let(sum_over_channels(a.x, p, lane, mean) / count)
+            scale = let(T.float32(1) / T.sqrt(variance + epsilon))
+            with loop(0, p.channels) as c:
+                i = let(c * p.pitch + lane)
+                a.y.store(i, (a.x.load(i) - mean) * scale * a.values[c] + a.bias[c])
+
+    return function(spec.symbol, LayerNormParameters, body)
+
+
+def sum_over_channels(x: Array, p: LayerNormParameters, lane: Expr, mean: Expr | None) -> Expr:
+    """The sum of x, or of (x - mean)^2, for one vector of lanes."""
+    sums = registers(INDEPENDENT_SUMS)
+
+    def add(slot: int, channel: Expr) -> None:
+        value = x.load(channel * p.pitch + lane)
+        if mean is not None:
+            value = let(value - mean)
+            value = value * value
+        sums.store(slot * VECTOR_LANES, sums.load(slot * VECTOR_LANES) + value)
+
+    for slot in range(INDEPENDENT_SUMS):
+        sums.store(slot * VECTOR_LANES, broadcast(T.float32(0)))
+    groups = let(divide(p.channels, INDEPENDENT_SUMS))
+    with loop(0, groups) as group:
+        for slot in range(INDEPENDENT_SUMS):
+            add(slot, group * INDEPENDENT_SUMS + slot)
+    with loop(groups * INDEPENDENT_SUMS, p.channels) as channel:
+        add(0, channel)
+    first, second, third, fourth = (sums.load(slot * VECTOR_LANES) for slot in range(INDEPENDENT_SUMS))
+    return (first + second) + (third + fourth)

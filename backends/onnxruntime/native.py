@@ -1,0 +1,75 @@
+"""Call the regions of a kernels.so through ctypes: for tuning and tests, without onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from sparsecc.backends.tvm.codegen import Isa
+
+Array = npt.NDArray[Any]
+ISA_NUMBERS: dict[Isa | Literal["auto"], int] = {"auto": 0, "avx2": 1, "avx512": 2}  # as in `enum isa` of runtime.h
+MESSAGE_BYTES = 512  # struct message of runtime.h
+
+
+class NativeRegion:
+    """One region with its constants bound. Close it, or use it in ``with``; one thread.
+
+    ``arrays``: every input of the node by number, C-contiguous; activations may be None until `bind`.
+    Raises: ValueError with the runtime's message where the constants or the CPU do not fit.
+    """
+
+    def __init__(
+        self, library: Path, region: int, arrays: Sequence[Array | None], isa: Isa | Literal["auto"] = "auto"
+    ) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.sparsecc_open.restype = ctypes.c_void_p
+        self._arrays = list(arrays)
+        message = ctypes.create_string_buffer(MESSAGE_BYTES)
+        self._engine: int | None = self._library.sparsecc_open(region, _pointers(arrays), ISA_NUMBERS[isa], message)
+        if not self._engine:
+            raise ValueError(message.value.decode())
+
+    def bind(self, activations: Sequence[Array], outputs: Sequence[Array], rows: int) -> NativeCall:
+        """A call that can be repeated at the cost of one C call: what tuning times. Shapes are the caller's duty."""
+        if self._engine is None:
+            raise ValueError("the region is closed")
+        inputs = [*activations, *self._arrays[len(activations) :]]
+        return NativeCall(self._library, self._engine, inputs, outputs, rows)
+
+    def close(self) -> None:
+        if self._engine:
+            self._library.sparsecc_close(ctypes.c_void_p(self._engine))
+            self._engine = None
+
+    def __enter__(self) -> NativeRegion:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class NativeCall:
+    """Computes a region from and into fixed arrays, which it keeps alive."""
+
+    def __init__(
+        self, library: ctypes.CDLL, engine: int, inputs: Sequence[Array | None], outputs: Sequence[Array], rows: int
+    ) -> None:
+        self._run = library.sparsecc_run
+        self._kept = (inputs, outputs)
+        self._arguments = (ctypes.c_void_p(engine), _pointers(inputs), _pointers(outputs), ctypes.c_int64(rows))
+
+    def __call__(self) -> None:
+        if self._run(*self._arguments):
+            raise MemoryError("the arena of a region")
+
+
+def _pointers(arrays: Sequence[Array | None]) -> ctypes.Array[ctypes.c_void_p]:
+    for array in arrays:
+        if array is not None and not array.flags.c_contiguous:
+            raise ValueError("arrays must be C-contiguous")
+    return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))

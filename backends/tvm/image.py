@@ -1,0 +1,185 @@
+"""Lower an image region: one sample per item, every value [channels][pixels]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from sparsecc.regions import (
+    Activation,
+    Add,
+    Conv2d,
+    Linear,
+    Pool2d,
+    Reshape,
+    Window,
+    item_shape,
+)
+
+from .builder import Builder, Value, kernel_pitch
+from .fuse import Layer
+from .kernels.spec import (
+    AveragePool,
+    Epilogue,
+    GlobalAverage,
+    GlobalAverageParameters,
+    MaxPool,
+    PoolParameters,
+    Shift,
+    ShiftParameters,
+)
+from .matmul import Columns, multiply
+from .plan import NOTHING, Ref, Step
+
+
+@dataclass
+class ImageLowering:
+    """Emits the steps of layers. ``outputs`` numbers the nodes whose values leave the region."""
+
+    builder: Builder
+    outputs: Mapping[fx.Node, int]
+    values: dict[fx.Node, Value] = field(default_factory=dict[fx.Node, Value])
+    kept: dict[tuple[object, ...], Value] = field(default_factory=dict[tuple[object, ...], Value])
+
+    def lower(self, layer: Layer) -> None:
+        epilogue = Epilogue(layer.function, layer.add is not None)
+        match layer.op:
+            case Conv2d() as op:
+                y = self._new(layer.node)
+                z = NOTHING if layer.add is None else self._worked(layer.add).ref
+                self._convolution(layer.name, op, y, z, epilogue)
+            case Linear() as op:
+                y, x = self._new(layer.node), self._worked(op.x)
+                z = NOTHING if layer.add is None else self._worked(layer.add).ref
+                bias = self.builder.bias(op.bias)
+                multiply(self.builder, layer.name, op.weight, bias, x.ref, Columns(1), y, z, epilogue)
+            case Pool2d() as op:
+                y = self._new(layer.node)
+                self._pool(layer.name, op, self._value(op.x), y)
+            case Activation() as op:
+                y = self._new(layer.node)
+                self.builder.elementwise(layer.name, self._worked(op.x), y, NOTHING, Epilogue(op.function))
+            case Add() as op:
+                y, x, z = self._new(layer.node), self._worked(op.x), self._worked(op.y).ref
+                self.builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
+            case Window() as op:
+                y = self._new(layer.node)
+                self.builder.window(layer.name, self._value(op.x), y, op.start, op.step)
+            case Reshape() as op:
+                self._flatten(layer, op)
+            case _:
+                raise AssertionError(layer.op)
+
+    def write_outputs(self, nodes: tuple[fx.Node, ...]) -> None:
+        """Copy what does not stand in its output already."""
+        for number, node in enumerate(nodes):
+            value = self._value(node)
+            if value.ref != Ref("output", number):
+                compact = Value(Ref("output", number), value.channels, value.height, value.width, value.lanes)
+                self.builder.copy(f"{node.name}.out", value, compact)
+
+    def _value(self, node: fx.Node) -> Value:
+        """The value of a node at the pitch at which it was made; a user's tensor has no padding."""
+        if node not in self.values:
+            channels, height, width = item_shape(node, "image")
+            self.values[node] = Value(self.builder.input(node), channels, height, width, height * width)
+        return self.values[node]
+
+    def _worked(self, node: fx.Node) -> Value:
+        """The value at the pitch at which kernels work."""
+        value = self._value(node)
+        pitch = kernel_pitch(value.lanes)
+        if value.pitch == pitch:
+            return value
+        key = ("worked", node)
+        if key not in self.kept:
+            ref = self.builder.buffer(value.channels * pitch)
+            self.kept[key] = Value(ref, value.channels, value.height, value.width, pitch)
+            self.builder.copy(f"{node.name}.in", value, self.kept[key])
+        return self.kept[key]
+
+    def _new(self, node: fx.Node) -> Value:
+        """Room for the value of a node: its output where that has the kernels' pitch, else the arena."""
+        channels, height, width = item_shape(node, "image")
+        pitch = kernel_pitch(height * width)
+        number = self.outputs.get(node)
+        fits = number is not None and pitch == height * width
+        ref = Ref("output", number) if number is not None and fits else self.builder.buffer(channels * pitch)
+        self.values[node] = Value(ref, channels, height, width, pitch)
+        return self.values[node]
+
+    def _flatten(self, layer: Layer, op: Reshape) -> None:
+        """[channels][pixels] as a vector: the same memory where no padding lies between the channels."""
+        x = self._value(op.x)
+        channels, height, width = item_shape(layer.node, "image")
+        if x.pitch == x.lanes:
+            self.values[layer.node] = Value(x.ref, channels, height, width, 1)
+            return
+        y = self._new(layer.node)
+        self.builder.copy(layer.name, x, Value(y.ref, x.channels, x.height, x.width, x.lanes))
+
+    def _convolution(self, name: str, op: Conv2d, y: Value, z: Ref, epilogue: Epilogue) -> None:
+        x, bias = self._value(op.x), self.builder.bias(op.bias)
+        if y.lanes == 1:
+            field_of_pixel = self._receptive_field(name, op, x)
+            multiply(self.builder, name, op.weight, bias, field_of_pixel, Columns(1), y, z, epilogue)
+            return
+        pointwise = op.kernel == (1, 1) and op.stride == (1, 1) and op.padding == (0, 0)
+        if pointwise and x.whole_vectors:
+            multiply(self.builder, name, op.weight, bias, x.ref, Columns(x.pitch), y, z, epilogue)
+            return
+        shifted, columns = self._shifted(name, op, x, y)
+        multiply(self.builder, name, op.weight, bias, shifted, columns, y, z, epilogue)
+
+    def _receptive_field(self, name: str, op: Conv2d, x: Value) -> Ref:
+        """The whole input of a convolution with one output pixel, in the order of the weight's columns."""
+        height, width = op.kernel
+        if (x.height, x.width) == op.kernel and op.padding == (0, 0) and x.pitch == x.lanes:
+            return x.ref
+        ref = self.builder.buffer(x.channels * height * width)
+        y = Value(ref, x.channels, height, width, height * width)
+        start, step = (0, -op.padding[0], -op.padding[1]), (1, *op.dilation)
+        self.builder.window(f"{name}.field", x, y, start, step)
+        return ref
+
+    def _shifted(self, name: str, op: Conv2d, x: Value, y: Value) -> tuple[Ref, Columns]:
+        """The input as `Shift` lays it out, shared by convolutions that see it alike, and where columns find it."""
+        (kernel_height, kernel_width), (stride_y, stride_x) = op.kernel, op.stride
+        (dilation_y, dilation_x), (pad_top, pad_left) = op.dilation, op.padding
+        parities = min(kernel_height, stride_y // math.gcd(stride_y, dilation_y))
+        parity_of_row = [ky % parities for ky in range(kernel_height)]
+        offset_of_row = [ky * dilation_y // stride_y for ky in range(kernel_height)]
+        out_rows = y.height + max(offset_of_row)
+        sizes = (x.channels, x.height, x.width, x.pitch, kernel_width, parities, out_rows, y.width)
+        parameters = ShiftParameters(*sizes, stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left)
+        columns = Columns(
+            unit=y.width,
+            channel_step=out_rows,
+            row_steps=tuple(
+                parity * x.channels * out_rows + offset
+                for parity, offset in zip(parity_of_row, offset_of_row, strict=True)
+            ),
+            column_steps=tuple(kx * parities * x.channels * out_rows for kx in range(kernel_width)),
+        )
+        planes = kernel_width * parities * x.channels
+        key = (x.ref, parameters)
+        if key not in self.kept:
+            ref = self.builder.buffer(planes * out_rows * y.width)
+            self.kept[key] = Value(ref, planes, out_rows, y.width, out_rows * y.width)
+            work = 8 * planes * out_rows * y.width
+            self.builder.emit(Step(f"{name}.shift", Shift(), parameters, planes, work, x.ref, ref))
+        return self.kept[key].ref, columns
+
+    def _pool(self, name: str, op: Pool2d, x: Value, y: Value) -> None:
+        work = 4 * x.channels * (x.lanes + y.lanes * op.kernel[0] * op.kernel[1])
+        if op.function == "average" and y.lanes == 1 and op.kernel == (x.height, x.width) and op.padding == (0, 0):
+            whole = GlobalAverageParameters(x.lanes, x.pitch, y.pitch)
+            self.builder.emit(Step(name, GlobalAverage(), whole, x.channels, work, x.ref, y.ref))
+            return
+        sizes = (x.height, x.width, x.pitch, y.height, y.width, y.pitch)
+        parameters = PoolParameters(*sizes, *op.kernel, *op.stride, *op.padding, int(op.count_padding))
+        kernel = MaxPool() if op.function == "max" else AveragePool()
+        self.builder.emit(Step(name, kernel, parameters, x.channels, work, x.ref, y.ref))

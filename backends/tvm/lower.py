@@ -1,0 +1,97 @@
+"""Lower a region: its graph becomes the static plan that the runtime executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import fx
+
+from sparsecc.diagnostics import Diagnostic, PassBug, Where
+from sparsecc.regions import Kind, kinds, tensor
+
+from .builder import Builder, Tables
+from .fuse import Layer, fuse
+from .image import ImageLowering
+from .plan import ElementType, Input, InputDim, Output, RegionPlan, Variant
+from .tokens import TokenLowering
+
+# Panels of 16 lanes waste less where there are few tokens, panels of 64 reuse each weight more: MEASURED
+PANELS: tuple[tuple[int, int | None], ...] = ((16, 32), (64, None))
+
+
+def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | None = None) -> RegionPlan:
+    """The plan of a region whose node in the ONNX graph has the op type ``op_name``.
+
+    ``region`` has placeholders (activations first, then constants, marked by ``meta["constant"]``), nodes that
+    `sparsecc.regions.describe` understands, and a tuple as output; all with fake tensors in ``meta["val"]``.
+    ``choices`` names a kernel per convolution or linear node: "nv1" to "nv4" are the most vectors of a tile.
+
+    Raises: PassBug where the region holds what no region may hold; ValueError for a choice that does not exist.
+    """
+    placeholders = [node for node in region.graph.nodes if node.op == "placeholder"]
+    numbers = {node: number for number, node in enumerate(placeholders)}
+    layers = fuse(region.graph)
+    results = cast("tuple[fx.Node, ...]", region.graph.output_node().args[0])
+    kind, tables = region_kind(layers), Tables()
+
+    def variant(lanes: int, rows_most: int | None) -> Variant:
+        builder = Builder(tables, numbers, choices or {})
+        lowering = ImageLowering(builder, _first_numbers(results)) if kind == "image" else TokenLowering(builder, lanes)
+        for layer in layers:
+            lowering.lower(layer)
+        lowering.write_outputs(tuple(results))
+        return builder.finish(lanes, rows_most)
+
+    variants = tuple(variant(*panel) for panel in (((1, None),) if kind == "image" else PANELS))
+    return RegionPlan(
+        op_name,
+        kind,
+        tuple(_input(node) for node in placeholders),
+        tuple(Output(node.name, _output_shape(node, placeholders)) for node in results),
+        tuple(tables.prepares),
+        variants,
+    )
+
+
+def region_kind(layers: list[Layer]) -> Kind:
+    """What an item is. Matrices of any meaning ([rows, features] only) are tokens: panels reuse each weight."""
+    possible: frozenset[Kind] = frozenset({"image", "token"})
+    for layer in layers:
+        possible &= kinds(layer.node, layer.op)
+    if not possible:
+        names = ", ".join(f"%{layer.name}" for layer in layers)
+        raise PassBug("partition-regions", [Diagnostic("SCC009", f"the layers {names} have no common kind of item")])
+    return "token" if "token" in possible else "image"
+
+
+def _first_numbers(results: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
+    return {node: number for number, node in reversed(list(enumerate(results)))}
+
+
+def _input(node: fx.Node) -> Input:
+    value = tensor(node)
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return Input(node.name, _ELEMENT_TYPES[value.dtype], shape, node.meta.get("constant") is True)
+
+
+def _output_shape(node: fx.Node, placeholders: list[fx.Node]) -> tuple[int | InputDim, ...]:
+    return tuple(size if isinstance(size, int) else _same_dim(node, size, placeholders) for size in tensor(node).shape)
+
+
+def _same_dim(node: fx.Node, size: torch.SymInt, placeholders: list[fx.Node]) -> InputDim:
+    """The first axis of an input whose size is the same expression."""
+    for number, placeholder in enumerate(placeholders):
+        for axis, candidate in enumerate(tensor(placeholder).shape):
+            if not isinstance(candidate, int) and candidate.node.expr == size.node.expr:
+                return InputDim(number, axis)
+    message = f"the dynamic size {size} of an output is no size of an input of its region"
+    raise PassBug("partition-regions", [Diagnostic("SCC009", message, Where(node.name))])
+
+
+_ELEMENT_TYPES: dict[torch.dtype, ElementType] = {
+    torch.float32: "float32",
+    torch.uint16: "uint16",
+    torch.int32: "int32",
+}

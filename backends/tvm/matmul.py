@@ -1,0 +1,200 @@
+"""Lower `weight x value`: choose the kernel, the split of lanes into tiles and of rows into chunks, the column table.
+
+Letters: M rows (output channels), K columns of the weight.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from sparsecc.regions import Weight, tensor
+
+from .builder import Builder, Value
+from .kernels.spec import (
+    VECTOR_LANES,
+    Dense,
+    Epilogue,
+    Gemv,
+    Index,
+    MatmulParameters,
+    Spmm,
+    Spmv,
+    VectorParameters,
+)
+from .plan import NOTHING, Prepare, Ref, Step
+
+VECTORS_MOST = 4  # per tile; 8 were slower than 4 on every layer tried (design notes: 57 against 61 nnz-GFLOP/s)
+ACCUMULATORS_MOST = 16  # of 32 AVX-512 registers: block rows x vectors
+DENSE_ROWS = {1: 12, 2: 8, 3: 6, 4: 6}  # register tile of a dense matrix by vectors: at most 24 accumulators
+CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no thread
+UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where column (c, ky, kx) finds its x: (c * channel_step + row_steps[ky] + column_steps[kx]) * unit elements."""
+
+    unit: int
+    channel_step: int = 1
+    row_steps: tuple[int, ...] = (0,)
+    column_steps: tuple[int, ...] = (0,)
+
+    def span(self, channels: int) -> int:
+        """One more than the largest index."""
+        return (channels - 1) * self.channel_step + max(self.row_steps) + max(self.column_steps) + 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight as the kernels see it: its format's block shape, references to its arrays, and its stored elements."""
+
+    rows: int
+    cols: int
+    block_rows: int
+    block_cols: int
+    sparse: bool
+    values: Ref
+    columns: Ref
+    row_starts: Ref
+    stored_index: Index
+    blocks: int
+
+    @property
+    def elems(self) -> int:
+        return self.blocks * self.block_rows * self.block_cols if self.sparse else self.rows * self.cols
+
+
+def stored(builder: Builder, weight: Weight) -> Stored:
+    if weight.format == "dense":
+        values = builder.input(weight.arrays[0])
+        return Stored(weight.rows, weight.cols, 1, 1, False, values, NOTHING, NOTHING, "uint16", 0)
+    stored_values, columns, row_starts = weight.arrays
+    shape = tuple(int(size) for size in tensor(stored_values).shape)
+    block_rows, block_cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
+    refs = (builder.input(stored_values), builder.input(columns), builder.input(row_starts))
+    index = _index_name(str(tensor(columns).dtype))
+    return Stored(weight.rows, weight.cols, block_rows, block_cols, True, *refs, index, shape[0])
+
+
+def multiply(
+    builder: Builder,
+    name: str,
+    weight: Weight,
+    bias: Ref,
+    x: Ref,
+    columns: Columns,
+    y: Value,
+    z: Ref,
+    epilogue: Epilogue,
+) -> None:
+    """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector."""
+    matrix = stored(builder, weight)
+    if y.pitch == 1:
+        _vector(builder, name, matrix, bias, x, columns, y, z, epilogue)
+        return
+    index: Index = "uint16" if columns.span(-(-matrix.cols // _kernel_size(columns))) <= 1 << 16 else "int32"
+    table = _table(builder, matrix, columns, index)
+    most = _vectors_most(builder.choices.get(name), matrix)
+    first_vector = 0
+    splits = split_vectors(y.pitch // VECTOR_LANES, most)
+    for number, (vectors, tiles) in enumerate(splits):
+        spec: Spmm | Dense
+        if matrix.sparse:
+            spec = Spmm(matrix.block_rows, matrix.block_cols, vectors, index, epilogue)
+        else:
+            spec = Dense(DENSE_ROWS[vectors], vectors, index, epilogue)
+        block_rows = -(-matrix.rows // spec.block_rows)
+        lanes = vectors * VECTOR_LANES
+        work = 2 * matrix.elems * lanes * tiles
+        chunks = max(1, min(block_rows, UNITS_MOST // tiles, work // tiles // CHUNK_WORK))
+        base = first_vector * VECTOR_LANES
+        parameters = MatmulParameters(
+            block_rows=block_rows,
+            rows=matrix.rows,
+            columns=matrix.cols,
+            chunks=chunks,
+            unit=columns.unit,
+            x_base=base,
+            x_tile=lanes,
+            y_base=base,
+            y_tile=lanes,
+            y_pitch=y.pitch,
+        )
+        step = Step(name, spec, parameters, tiles * chunks, work, x, y.ref, z, joins=number > 0)
+        builder.emit(_with_matrix(step, matrix, table, bias))
+        first_vector += vectors * tiles
+
+
+def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:
+    """(vectors per tile, tiles): as few tiles as possible, of nearly equal width: 13 by 4 is 4 + 3 + 3 + 3."""
+    tiles = -(-vectors // most)
+    small, wide = divmod(vectors, tiles)
+    return [(width, count) for width, count in ((small + 1, wide), (small, tiles - wide)) if count]
+
+
+def _vector(
+    builder: Builder,
+    name: str,
+    matrix: Stored,
+    bias: Ref,
+    x: Ref,
+    columns: Columns,
+    y: Value,
+    z: Ref,
+    epilogue: Epilogue,
+) -> None:
+    work = 2 * matrix.elems
+    spec: Spmv | Gemv
+    if matrix.sparse:
+        index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
+        spec, table = (
+            Spmv(matrix.block_rows, matrix.block_cols, index, epilogue),
+            _table(builder, matrix, columns, index),
+        )
+    else:
+        spec, table = Gemv(epilogue), NOTHING
+    block_rows = -(-matrix.rows // matrix.block_rows)
+    chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
+    parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
+    step = Step(name, spec, parameters, chunks, work, x, y.ref, z)
+    builder.emit(_with_matrix(step, matrix, table, bias))
+
+
+def _with_matrix(step: Step, matrix: Stored, table: Ref, bias: Ref) -> Step:
+    return replace(step, rows=matrix.row_starts, cols=table, values=matrix.values, bias=bias)
+
+
+def _table(builder: Builder, matrix: Stored, columns: Columns, index: Index) -> Ref:
+    common = Prepare(
+        rows=matrix.rows,
+        cols=matrix.cols,
+        index=index,
+        channel_step=columns.channel_step,
+        row_steps=columns.row_steps,
+        column_steps=columns.column_steps,
+        columns=matrix.columns.index if matrix.sparse else None,
+        row_starts=matrix.row_starts.index if matrix.sparse else None,
+        stored_index=matrix.stored_index,
+        blocks=matrix.blocks,
+        block_rows=matrix.block_rows,
+        block_cols=matrix.block_cols,
+    )
+    return builder.tables.prepared(common)
+
+
+def _kernel_size(columns: Columns) -> int:
+    return len(columns.row_steps) * len(columns.column_steps)
+
+
+def _vectors_most(choice: str | None, matrix: Stored) -> int:
+    if choice is None:
+        return max(1, min(VECTORS_MOST, ACCUMULATORS_MOST // matrix.block_rows))
+    found = re.fullmatch(r"nv([1-4])", choice)
+    if found is None:
+        raise ValueError(f"'{choice}' is no kernel choice: choose nv1, nv2, nv3 or nv4")
+    return int(found[1])
+
+
+def _index_name(dtype: str) -> Index:
+    return "uint16" if dtype == "torch.uint16" else "int32"

@@ -1,0 +1,86 @@
+"""Lower a token region: a panel of tokens per item, every value [features][lanes]."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from sparsecc.regions import Activation, Add, LayerNorm, Linear, item_shape
+
+from .builder import Builder, Value
+from .fuse import Layer
+from .kernels import spec
+from .kernels.spec import (
+    VECTOR_LANES,
+    Epilogue,
+    LayerNormParameters,
+    LoadTokens,
+    StoreTokens,
+    TokensParameters,
+)
+from .matmul import Columns, multiply
+from .plan import LANES, NOTHING, Ref, Step
+
+
+@dataclass
+class TokenLowering:
+    """Emits the steps of layers over panels of ``lanes`` tokens."""
+
+    builder: Builder
+    lanes: int
+    values: dict[fx.Node, Value] = field(default_factory=dict[fx.Node, Value])
+
+    def lower(self, layer: Layer) -> None:
+        builder = self.builder
+        match layer.op:
+            case Linear() as op:
+                x = self._value(op.x)
+                z = NOTHING if layer.add is None else self._value(layer.add).ref
+                y, epilogue = self._new(layer.node), Epilogue(layer.function, layer.add is not None)
+                bias, columns = builder.bias(op.bias), Columns(self.lanes)
+                multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue)
+            case LayerNorm() as op:
+                x, y = self._value(op.x), self._new(layer.node)
+                self._layer_norm(layer.name, op, x, y)
+            case Activation() as op:
+                x, y = self._value(op.x), self._new(layer.node)
+                builder.elementwise(layer.name, x, y, NOTHING, Epilogue(op.function))
+            case Add() as op:
+                x, z, y = self._value(op.x), self._value(op.y).ref, self._new(layer.node)
+                builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
+            case _:
+                raise AssertionError(layer.op)
+
+    def write_outputs(self, nodes: tuple[fx.Node, ...]) -> None:
+        for number, node in enumerate(nodes):
+            x = self._value(node)
+            self._transfer(f"{node.name}.out", StoreTokens(), x, x.ref, Ref("output", number))
+
+    def _value(self, node: fx.Node) -> Value:
+        """The panel of a node; the region's inputs are loaded where they are first needed."""
+        if node not in self.values:
+            panel = self._new(node)
+            self._transfer(f"{node.name}.in", LoadTokens(), panel, self.builder.input(node), panel.ref)
+        return self.values[node]
+
+    def _new(self, node: fx.Node) -> Value:
+        features, _, _ = item_shape(node, "token")
+        self.values[node] = Value(self.builder.buffer(features * self.lanes), features, 1, self.lanes, self.lanes)
+        return self.values[node]
+
+    def _transfer(self, name: str, kernel: LoadTokens | StoreTokens, panel: Value, x: Ref, y: Ref) -> None:
+        parameters = TokensParameters(panel.channels, panel.pitch)
+        self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, x, y))
+
+    def _layer_norm(self, name: str, op: LayerNorm, x: Value, y: Value) -> None:
+        parameters = LayerNormParameters(x.channels, x.pitch, float_bits(op.epsilon))
+        values, bias = self.builder.input(op.weight), self.builder.input(op.bias)
+        units, work = x.pitch // VECTOR_LANES, 20 * x.elems
+        self.builder.emit(Step(name, spec.LayerNorm(), parameters, units, work, x.ref, y.ref, values=values, bias=bias))
+
+
+def float_bits(number: float) -> int:
+    """The float32 nearest to a number, reinterpreted as int32."""
+    return int(struct.unpack("<i", struct.pack("<f", number))[0])

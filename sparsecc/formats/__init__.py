@@ -36,12 +36,13 @@ def _is_format(part: object) -> TypeGuard[Format]:
     return isinstance(part, Format) and not isinstance(part, type)
 
 
-_OTHERS = Registry("format", "sparsecc.formats", {}, _is_format, unknown_code="SCC030")
+OTHERS = Registry("format", "sparsecc.formats", {}, _is_format, unknown_code="SCC030")
+"""Formats that other packages offer: an entry point's name and its format's are the same."""
 
 
 def known_formats() -> list[Format]:
     """The built-in formats, then those of other packages."""
-    return [*FORMATS, *(parse_format(name) for name in _OTHERS.names())]
+    return [*FORMATS, *(parse_format(name) for name in OTHERS.names())]
 
 
 def parse_format(name: str) -> Format:
@@ -53,11 +54,11 @@ def parse_format(name: str) -> Format:
     for built_in in FORMATS:
         if built_in.name == name:
             return built_in
-    if block := re.fullmatch(r"bsr([1-9]\d{0,3})x([1-9]\d{0,3})", name):
+    if block := re.fullmatch(r"bsr([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", name):
         return BSR(int(block[1]), int(block[2]))
-    if name in _OTHERS.names():
-        return _OTHERS.load(name)
-    names = [*(built_in.name for built_in in FORMATS), *_OTHERS.names()]
+    if name in OTHERS.names():
+        return OTHERS.load(name)
+    names = [*(built_in.name for built_in in FORMATS), *OTHERS.names(), "bsr<rows>x<columns>"]
     raise CompileError.of("SCC030", f"there is no format '{name}'", help=suggest(name, names))
 
 

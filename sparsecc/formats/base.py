@@ -95,6 +95,8 @@ def check_arrays(packed: Packed, format_name: str, expected: Mapping[str, Layout
     """Verify format, names, dtypes and shapes; the first array with a letter in its shape says what it stands for."""
     if packed.format != format_name:
         raise ValueError(f"{title(packed)}: expected format {format_name}")
+    if min(packed.shape) < 0:
+        raise ValueError(f"{title(packed)}: a shape is not negative")
     if list(packed.arrays) != list(expected):
         raise ValueError(f"{title(packed)}: arrays are ({', '.join(packed.arrays)}), expected ({', '.join(expected)})")
     letters: dict[str, int] = {}
@@ -127,7 +129,8 @@ def _compressed_row_problems(arrays: Mapping[str, Array], rows: int, cols: int) 
     if starts[-1] != entries:
         yield f"row_starts[{rows}] = {starts[-1]}, but {entries} entries are stored"
     for i in np.flatnonzero((columns < 0) | (columns >= cols)):
-        yield f"columns[{i}] = {columns[i]} is out of bounds, expected 0 to {cols - 1}"
+        bounds = f"expected 0 to {cols - 1}" if cols else "there are none"
+        yield f"columns[{i}] = {columns[i]} is out of bounds, {bounds}"
     same_row = np.diff(np.repeat(np.arange(rows), np.diff(starts))) == 0
     for i in np.flatnonzero(same_row & (np.diff(columns) <= 0)):
         yield f"columns[{i + 1}] = {columns[i + 1]} is not above columns[{i}] = {columns[i]} in the same row"

@@ -1,4 +1,4 @@
-"""S-TIR functions to object files: plain C functions that need no TVM at run time, and of libc only memcpy and memset."""
+"""S-TIR functions to object files: plain C functions that need no TVM, and of libc at most memcpy and memset."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Copies of planes: the prepared input of a convolution, windows, zero padding. Exact: nothing is touched beside them."""
+"""Copies of planes: the prepared input of a convolution, windows, zero padding. Nothing beside them is touched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, modulo, when
+from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, when
 from .spec import VECTOR_LANES, Shift, ShiftParameters, Window, WindowParameters
 
 Value = Callable[[Expr, int], Expr]  # (index, lanes) -> those elements, a number where lanes == 1
@@ -32,7 +32,8 @@ def shift(spec: Shift) -> Any:
             kernel_element = let(divide(unit, p.channels))
             channel = unit - kernel_element * p.channels
             column = let(divide(kernel_element, p.parities))
-            parity = modulo((kernel_element - column * p.parities) * p.dilation_y, p.stride_y)
+            row = let((kernel_element - column * p.parities) * p.dilation_y)
+            parity = row - divide(row, p.stride_y) * p.stride_y
             x = Plane(a.x, let(channel * p.x_pitch), p.height, p.width)
             y = Plane(a.y, let(unit * p.out_rows * p.out_width), p.out_rows, p.out_width)
             rows = Axis(let(parity - p.pad_top), p.stride_y)

@@ -74,9 +74,8 @@ def function(symbol: str, sizes: type[Sizes], body: Callable[[Arguments, Sizes],
                 for name, pointer in pointers.items()
             }
             table = arrays.pop("p")
-            body(
-                Arguments(**arrays, begin=begin, end=end), sizes._make(let(table[i]) for i in range(len(sizes._fields)))
-            )
+            loaded: Any = sizes._make(let(table[i]) for i in range(len(sizes._fields)))
+            body(Arguments(**arrays, begin=begin, end=end), loaded)
         return builder.get()
 
 
@@ -103,13 +102,15 @@ def registers(vectors: int, lanes: int = VECTOR_LANES) -> Array:
 
 
 def divide(a: Expr, b: Expr) -> Expr:
-    """a // b of non-negative numbers (a floor division by an unknown number costs a sign check)."""
-    return T.truncdiv(a, b)
+    """a / b rounded towards zero (rounding down would cost a check of the sign)."""
+    return _opaque(T.truncdiv(a, b)) if not isinstance(b, int) else T.truncdiv(a, b)
 
 
-def modulo(a: Expr, b: Expr) -> Expr:
-    """a % b of non-negative numbers."""
-    return T.truncmod(a, b)
+def _opaque(value: Expr) -> Expr:
+    """Compute once, hidden from TVM's simplifier: it inlines `let` and then takes seconds over nested divisions."""
+    variable = T.alloc_buffer((1,), "int32", scope="local")
+    T.buffer_store(variable, value, [0])
+    return variable[0]
 
 
 def broadcast(value: Expr, lanes: int = VECTOR_LANES) -> Expr:

@@ -61,7 +61,7 @@ def transpose(rows: list[Expr]) -> list[Expr]:
 
 
 def layer_norm(spec: LayerNorm) -> Any:
-    """Two passes for the statistics (mean, then squared distances from it): one loses digits where the mean is large."""
+    """Mean, then squared distances from it: a single pass for both loses digits where the mean is large."""
 
     def body(a: Arguments, p: LayerNormParameters) -> None:
         epsilon = let(T.reinterpret("float32", p.epsilon_bits))

@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from sparsecc.manifest import Check, Region, Speed
 from sparsecc.program import Program
+from sparsecc.reference import Array
 from sparsecc.registry import Registry
 
 
 @dataclass(frozen=True)
-class RegionRecord:
-    """A region as `inspect` shows it. ``kernels``: whether kernels.so computes it, or onnxruntime its portable body."""
-
-    name: str
-    op: str
-    kind: str
-    layers: tuple[str, ...]
-    inputs: int
-    outputs: int
-    steps: int
-    arena_bytes: int
-    kernels: bool = True
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Compiled against the dense original in onnxruntime, interleaved in one run; the ratio is the median of the pairs."""
-
-    threads: int
-    runs: int
-    dense_ms: float
-    compiled_ms: float
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Build:
-    """The files of an artifact, the Program with its last facts, and what was checked and measured.
-
-    ``errors``: greatest relative error of each engine against the original; ``notes``: what the user should know.
-    """
+    """The files of an artifact, the Program with its last facts, and what was checked and measured."""
 
     files: Mapping[str, bytes]
     program: Program
-    regions: tuple[RegionRecord, ...] = ()
-    errors: Mapping[str, float] = field(default_factory=dict[str, float])
+    check: Check
+    regions: tuple[Region, ...] = ()
     speed: Speed | None = None
-    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """``original`` is the captured Program before any pass: the dense model to be compared with."""
+    """A target. ``pipeline`` is text for sparsecc.pipelines; ``build`` compares its files with the original Program (the
+    captured one, before any pass) and its outputs on the example inputs.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def summary(self) -> str: ...
-    def pipeline(self, *, tune: bool, sparsity: float | None) -> str: ...
-    def build(self, program: Program, original: Program, *, tune: bool) -> Build: ...
+    def pipeline(self, *, tune: bool) -> str: ...
+    def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build: ...
 
 
 def _is_backend(part: object) -> TypeGuard[Backend]:

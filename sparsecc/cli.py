@@ -1,0 +1,298 @@
+"""The command line. Results go to stdout, the rest to stderr; exit status 0 done, 1 not equal or a bug, 2 refused.
+
+Commands import what they need when they run: `sparsecc --help` waits for neither torch nor TVM.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from sparsecc.diagnostics import CompileError
+from sparsecc.registry import suggest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(
+    name="sparsecc",
+    help="Compile pruned PyTorch models into smaller, faster ones for stock onnxruntime.",
+    epilog="New here? `sparsecc demo` compiles a trained, pruned network and shows what came out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory that `sparsecc compile` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every number unrounded.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that onnxruntime may use.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; what is wrong with the user's input is told without a traceback."""
+    try:
+        app()
+    except CompileError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import sparsecc
+
+        print(f"sparsecc {sparsecc.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def compile(  # noqa: A001  the command's name
+    model: Annotated[Path, typer.Argument(help="Model file: a torch.export archive, or a state dict with --model.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Artifact to write; MODEL.sparsecc if absent.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="What to compile for; `sparsecc targets` lists them.")] = "cpu",
+    dynamic: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Axes of any size: batch, or batch,sequence, or NAME=AXIS.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Prune this share of each layer first, by magnitude, without retraining.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune/--no-tune", help="Measure candidates; otherwise a cost model decides.")
+    ] = True,
+    factory: Annotated[
+        str | None,
+        typer.Option("--model", metavar="PACKAGE.MODULE:FUNCTION", help="Builds the module of a state dict."),
+    ] = None,
+    inputs: Annotated[Path | None, typer.Option(metavar="X.npz", help="Example inputs, if MODEL has none.")] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Load a pickled module, which runs the code in it. Only if you trust it."),
+    ] = False,
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="PASSES", help="Passes instead of the target's; see `sparsecc passes`.")
+    ] = None,
+    tuning_cache: Annotated[Path | None, typer.Option(help="File that keeps measured times between compiles.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compile MODEL into an artifact, and check it against the original before writing anything."""
+    from sparsecc import api, report
+    from sparsecc.report.progress import shown_on_stderr
+
+    axes = parse_axes(dynamic) if dynamic else None
+    examples = example_inputs(inputs) if inputs else None
+    with shown_on_stderr(enabled=not quiet) as progress:
+        compiled = api.compile(
+            model,
+            examples,
+            target=target,
+            dynamic=axes,
+            sparsity=sparsity,
+            tune=tune,
+            factory=factory,
+            allow_pickle=allow_pickle,
+            pipeline=pipeline,
+            tuning_cache=tuning_cache,
+            progress=progress,
+        )
+        artifact = compiled.save(output or model.with_suffix(".sparsecc"))
+    if warning := report.pruning_warning(artifact.manifest):
+        print(warning, file=sys.stderr)  # even with --quiet: the accuracy is not what it was
+    _show(report.summary_facts(artifact), lambda: report.summary(artifact), as_json, quiet)
+
+
+@app.command()
+def run(
+    artifact: ArtifactPath,
+    inputs: Annotated[Path, typer.Option(metavar="X.npz", help="Arrays under the names of the inputs.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="onnxruntime, portable (without kernels.so) or reference.")
+    ] = "onnxruntime",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a compiled model on the arrays of an .npz file."""
+    from sparsecc import report
+    from sparsecc.arrays import read_arrays, write_arrays
+    from sparsecc.artifact import Artifact
+    from sparsecc.backends.onnxruntime import session
+
+    chosen = next((known for known in session.ENGINES if known == engine), None)
+    if chosen is None:
+        raise CompileError.of("SCC087", f"there is no engine '{engine}'", help=suggest(engine, [*session.ENGINES]))
+    opened = Artifact.open(artifact)
+    outputs = session.run(opened, read_arrays(inputs, opened.manifest.inputs), chosen, threads)
+    if output:
+        write_arrays(output, outputs)
+    facts = report.outputs_facts(outputs, output)
+    _show(facts, lambda: report.outputs_table(outputs, output), as_json, quiet)
+
+
+@app.command()
+def verify(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Compare every engine with the original's outputs that the artifact keeps; exit status 1 if one differs."""
+    from sparsecc import report
+    from sparsecc.artifact import Artifact
+    from sparsecc.backends.onnxruntime import session
+
+    verdicts = session.verify(Artifact.open(artifact))
+    _show([asdict(verdict) for verdict in verdicts], lambda: report.verify_table(verdicts), as_json, quiet)
+    if any(verdict.ok is False for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(artifact: ArtifactPath, as_json: Json = False) -> None:
+    """Show what happened to the model: passes, regions, and format, zeros, bytes, time and reason of every layer."""
+    from sparsecc import manifest, report
+    from sparsecc.artifact import Artifact
+
+    opened = Artifact.open(artifact)
+    facts = json.loads(manifest.to_json(opened.manifest))
+    _show(facts, lambda: report.inspection(opened), as_json)
+
+
+@app.command()
+def bench(
+    artifact: ArtifactPath,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Pairs of calls, dense and compiled in turn.")] = 200,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="X.npz", help="Inputs instead of the artifact's samples.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the compiled model against the dense original in onnxruntime, interleaved in one run."""
+    from sparsecc import report
+    from sparsecc.arrays import read_arrays
+    from sparsecc.artifact import Artifact
+    from sparsecc.backends.onnxruntime.bench import bench as measure
+
+    opened = Artifact.open(artifact)
+    feeds = read_arrays(inputs, opened.manifest.inputs) if inputs else None
+    result = measure(opened, threads=threads, runs=runs, inputs=feeds)
+    _show(asdict(result), lambda: report.bench_table(result), as_json)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("lenet5.sparsecc"),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a LeNet-5 trained on MNIST and pruned to 90 %, and classify digits with it."""
+    import sparsecc.demo as steps
+    from sparsecc.report.progress import shown_on_stderr
+
+    with shown_on_stderr(enabled=not quiet) as progress:
+        facts = steps.run(output, progress)
+    _show(facts, lambda: steps.outcome(facts), as_json, quiet)
+
+
+@app.command()
+def passes(as_json: Json = False) -> None:
+    """List the passes: what each does, needs, provides, and its options; and the pipeline of every target."""
+    from sparsecc.report import parts
+
+    facts = parts.passes()
+    _show(facts, lambda: parts.passes_table(facts), as_json)
+
+
+@app.command()
+def targets(as_json: Json = False) -> None:
+    """List what can be compiled for."""
+    from sparsecc.report import parts
+
+    facts = parts.targets()
+    _show(facts, lambda: parts.list_table("targets", facts), as_json)
+
+
+@app.command()
+def formats(as_json: Json = False) -> None:
+    """List the ways to store a weight."""
+    from sparsecc.report import parts
+
+    facts = parts.formats()
+    _show(facts, lambda: parts.list_table("formats", facts), as_json)
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(help="A code such as SCC012; without one, all are listed.")] = None,
+) -> None:
+    """Explain the code of an error."""
+    from sparsecc import codes
+
+    if code:
+        print(codes.explain(code))
+        return
+    for name, entry in codes.CODES.items():
+        print(f"{name}  {entry.title}")
+
+
+# ---- options and output ----------------------------------------------------------------------------------------------
+
+USUAL_AXES = {"batch": 0, "sequence": 1}
+PIPE_COLUMNS = 200
+
+
+def parse_axes(text: str) -> dict[str, int]:
+    """ "batch,sequence" or "batch=0,frames=2": names of axes that may have any size, and their numbers.
+
+    Raises: CompileError SCC087.
+    """
+    axes = dict[str, int]()
+    for item in text.split(","):
+        name, equals, axis = (part.strip() for part in item.partition("="))
+        known = name in USUAL_AXES if not equals else axis.isdecimal()
+        if not name.isidentifier() or not known:
+            raise CompileError.of(
+                "SCC087",
+                f"--dynamic '{text}' names no axis at '{item.strip()}'",
+                help="use batch (axis 0), sequence (axis 1) or NAME=AXIS: --dynamic batch,frames=2",
+            )
+        axes[name] = int(axis) if equals else USUAL_AXES[name]
+    return axes
+
+
+def example_inputs(path: Path) -> Any:
+    """The arrays of an .npz file as tensors: by name, or in order if nobody named them (arr_0, arr_1, ...)."""
+    import torch
+
+    from sparsecc.arrays import read_arrays
+
+    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
+    if all(re.fullmatch(r"arr_\d+", name) for name in tensors):
+        return tuple(tensors[name] for name in sorted(tensors, key=lambda name: int(name[4:])))
+    return tensors
+
+
+def _show(facts: object, table: Callable[[], RenderableType], as_json: bool, quiet: bool = False) -> None:
+    """Print the facts as JSON, or as a table unless all is to be quiet."""
+    if as_json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False))
+    elif not quiet:
+        from rich.console import Console
+
+        # where the output is a file or a pipe, no terminal's width is there to be kept
+        width = None if sys.stdout.isatty() else PIPE_COLUMNS
+        Console(width=width, markup=False, emoji=False, highlight=False).print(table())

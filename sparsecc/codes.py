@@ -1,0 +1,288 @@
+"""Every code a diagnostic can carry: its meaning, why it happens, what to do. ``sparsecc explain SCC012`` prints it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from sparsecc.diagnostics import CompileError
+
+
+@dataclass(frozen=True)
+class Code:
+    """``why`` tells what leads to the finding, ``fix`` what the person who reads it can do."""
+
+    title: str
+    why: str
+    fix: str
+
+
+_BUG = "Nothing you did: report it with the model, the command and the whole text of the error."
+
+CODES: dict[str, Code] = {
+    # 001-009: a pass broke a promise
+    "SCC001": Code(
+        "broken graph",
+        "A node uses a value before it exists, or one that is no longer in the graph.",
+        _BUG,
+    ),
+    "SCC002": Code(
+        "value without shape", "A pass added a node and did not compute the shape and type of its value.", _BUG
+    ),
+    "SCC003": Code(
+        "operation with a side effect",
+        "Passes move and drop operations freely, so an operation that writes to its input may not be in the graph.",
+        _BUG,
+    ),
+    "SCC004": Code(
+        "computed weight",
+        "A weight made from constants only (a mask, a reshape, a cast) must be folded to one constant before its zeros "
+        "can be counted.",
+        _BUG,
+    ),
+    "SCC005": Code(
+        "layer not measured", "A layer appeared after its kind was counted, so its non-zeros are unknown.", _BUG
+    ),
+    "SCC006": Code(
+        "layer without decision", "Every layer has a format, and a reason for it, once formats are chosen.", _BUG
+    ),
+    "SCC007": Code("weight not packed", "A weight was to be stored sparsely and is still dense.", _BUG),
+    "SCC008": Code(
+        "pass changed the result",
+        "After every pass the Program runs again on the example inputs. A pass that must keep its meaning changed the "
+        "outputs by more than the tolerance.",
+        _BUG,
+    ),
+    "SCC009": Code(
+        "compiled model differs",
+        "Before anything is written, the compiled model runs on the example inputs in every engine. One of them "
+        "differs from the original by more than the tolerance.",
+        _BUG,
+    ),
+    # 010-029: the model that goes in
+    "SCC010": Code("no such file", "The path of the model leads nowhere, or may not be read.", "Check the path."),
+    "SCC011": Code(
+        "model cannot be traced",
+        "torch.export turns the forward pass into a graph. Python that depends on the values in a tensor "
+        "(`if x.sum() > 0`, `x.item()`), code outside torch, and inputs that the model refuses all stop it.",
+        "Look at the line the error names. Use torch.where or torch.cond instead of a Python branch, and make sure "
+        "that `model(*example_inputs)` runs.",
+    ),
+    "SCC012": Code(
+        "example inputs",
+        "A module is traced on example inputs, and its axes are fixed or free from then on. Either the inputs are "
+        "missing, or dynamic axes were asked of a program that is already exported.",
+        "Pass --inputs x.npz, or write model, inputs and axes into one file with "
+        "sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0}).",
+    ),
+    "SCC013": Code(
+        "model in training mode",
+        "The forward pass changes the model's own buffers, as batch normalisation does while training. An inference "
+        "graph cannot.",
+        "Call model.eval() before exporting.",
+    ),
+    "SCC014": Code(
+        "input or output is not a tensor",
+        "The compiled model takes and returns tensors only; numbers and strings are fixed when the model is traced.",
+        "Store the value in the module, or pass it as a tensor.",
+    ),
+    "SCC015": Code(
+        "damaged file",
+        "The file is empty, truncated, or in no format that torch writes.",
+        "Copy or download it again, or write it again with sparsecc.save.",
+    ),
+    "SCC016": Code(
+        "file that runs code",
+        "A pickled module runs whatever code it contains while it loads, so it is refused unless you say that you "
+        "trust it. Some torch.export archives hold pickles too.",
+        "Best: load it where it comes from and write it with sparsecc.save. If you trust it: --allow-pickle.",
+    ),
+    "SCC017": Code(
+        "state dict and module do not match",
+        "A state dict holds tensors without code. It needs the module they belong to; names and shapes must agree.",
+        "Give the function that builds the module with --model package.module:function.",
+    ),
+    "SCC018": Code(
+        "TorchScript",
+        "torch.jit.save wrote this file. torch.export has replaced TorchScript, whose graphs keep control flow and "
+        "side effects that cannot be compiled here.",
+        "Load the original module and write it with sparsecc.save.",
+    ),
+    "SCC019": Code(
+        "NaN or infinity in a weight",
+        "Training diverged, or the file is damaged. No output of such a model means anything.",
+        "Load a good checkpoint.",
+    ),
+    "SCC020": Code(
+        "not a model file",
+        "The path is a directory, a compiled artifact or an ONNX file; a PyTorch model is compiled.",
+        "Export the PyTorch module with sparsecc.save. An artifact is run, verified and inspected, not compiled.",
+    ),
+    "SCC021": Code(
+        "operation that ONNX lacks",
+        "Operations outside the sparse regions are written with torch's ONNX exporter, which cannot express this one.",
+        "Replace the operation in the model. `torch.onnx.export(model, inputs, dynamo=True)` shows the whole story.",
+    ),
+    # 030: formats
+    "SCC030": Code(
+        "unknown format",
+        "No storage format has this name, neither built in nor offered by an installed package.",
+        "`sparsecc formats` lists them. BSR takes any block shape: bsr4x1, bsr16x1.",
+    ),
+    # 040-042: data and pruning
+    "SCC040": Code(
+        "data set or weights missing",
+        "Reference networks read public data sets and weights from your disk; nothing is downloaded.",
+        "Put the files where the error says, or set SPARSECC_DATA.",
+    ),
+    "SCC041": Code(
+        "impossible sparsity",
+        "A sparsity is the share of weights that become zero, from 0 to 1; a block needs at least one row and column.",
+        "Give a share such as 0.9.",
+    ),
+    "SCC042": Code(
+        "weight that cannot be pruned",
+        "A mask or parametrization computes this weight whenever it is read, so zeros written to it would be lost.",
+        "Make the pruning permanent first (torch.nn.utils.prune.remove, or remove_parametrizations).",
+    ),
+    # 050: building kernels.so
+    "SCC050": Code(
+        "kernels.so cannot be built",
+        "The kernels are linked by a C compiler, and this machine has none that works.",
+        "Install one (apt install gcc), or the wheel that carries one: pip install 'sparsecc[zig]'.",
+    ),
+    "SCC051": Code(
+        "unknown kernel choice",
+        "A kernel comes in several widths, and this is none of them.",
+        "Choose nv1, nv2, nv3 or nv4.",
+    ),
+    # 060-069: the artifact
+    "SCC060": Code(
+        "not an artifact",
+        "A compiled model is a directory with a manifest.json, as `sparsecc compile` writes it.",
+        "Check the path; `sparsecc compile model.pt -o model.sparsecc` makes one.",
+    ),
+    "SCC061": Code(
+        "unreadable manifest",
+        "manifest.json is not JSON, or a field is missing, unknown or of the wrong type: it was edited or damaged.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC062": Code(
+        "artifact from a newer sparsecc",
+        "The manifest has a schema version that this sparsecc does not know.",
+        "Upgrade sparsecc, or compile the model again with this one. model.onnx itself needs no sparsecc: any "
+        "onnxruntime runs it.",
+    ),
+    "SCC063": Code(
+        "output path taken",
+        "Something that is not an artifact stands where the artifact was to be written. Only artifacts are replaced.",
+        "Choose another path with -o, or remove what is there.",
+    ),
+    "SCC064": Code(
+        "artifact changed after it was written",
+        "A file of the artifact has another size or SHA-256 digest than the manifest says.",
+        "Do not run it. Copy it again from where it was made, or compile the model again.",
+    ),
+    "SCC065": Code(
+        "artifact incomplete",
+        "A file that the manifest names is missing.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    # 070-079: what a compiled model is run on
+    "SCC070": Code(
+        "wrong input names",
+        "A model takes every input under the name it has in the manifest, and no other.",
+        "`sparsecc inspect` lists the inputs. In an .npz file, the names of the arrays are the names of the inputs.",
+    ),
+    "SCC071": Code(
+        "wrong input shape",
+        "Only axes that were dynamic when the model was compiled may differ from the shape in the manifest.",
+        "Give the shape the error names, or compile again with --dynamic.",
+    ),
+    "SCC072": Code(
+        "wrong input type", "Inputs are not converted silently.", "Convert the array, e.g. x.astype(np.float32)."
+    ),
+    "SCC073": Code(
+        "kernels.so cannot be used here",
+        "It is missing, or was built for another processor or operating system.",
+        "Compile the model on this machine, or run it with --engine portable: the same results, without the kernels.",
+    ),
+    "SCC074": Code(
+        "operation without reference",
+        "The reference engine evaluates the model with onnx's own pure-Python operators, which lack this one.",
+        "Use --engine portable.",
+    ),
+    "SCC075": Code(
+        "onnxruntime refuses the model",
+        "The artifact was compiled with other versions than those installed here, or the input drives an operation "
+        "of the model into a case that it does not have.",
+        "Compile the model again with the versions installed here; `sparsecc inspect` shows those it was made with.",
+    ),
+    "SCC076": Code(
+        "unreadable arrays",
+        "The file is missing, or holds no arrays as numpy writes them. Pickled objects are not read.",
+        "Write it with numpy: np.savez('x.npz', name=array).",
+    ),
+    "SCC077": Code(
+        "outputs cannot be written", "The file of the outputs, or its directory, is not writable.", "Choose another -o."
+    ),
+    # 080-089: options, plugins, pipelines
+    "SCC080": Code("unknown pass", "No pass has this name.", "`sparsecc passes` lists them."),
+    "SCC081": Code(
+        "broken plugin",
+        "An installed package offers a part to sparsecc that cannot be imported, is of the wrong kind, or has a name "
+        "that is taken.",
+        "Repair or uninstall that package.",
+    ),
+    "SCC082": Code(
+        "unknown option of a pass",
+        "In --pipeline, a pass is followed by its options in braces: choose-formats{margin=0.2}. This one does not "
+        "exist, or has a value of another type.",
+        "`sparsecc passes` lists the options of every pass.",
+    ),
+    "SCC083": Code(
+        "illegal order of passes",
+        "A pass needs something that no pass before it in --pipeline provides.",
+        "`sparsecc passes` shows what each pass needs and provides.",
+    ),
+    "SCC084": Code(
+        "unknown source of costs",
+        "choose-formats takes the time of a candidate from a measurement or from a model of the machine; no source "
+        "has this name.",
+        "Use choose-formats{costs=measured} or choose-formats{costs=predicted}.",
+    ),
+    "SCC085": Code("unknown target", "No backend offers this target.", "`sparsecc targets` lists them."),
+    "SCC086": Code(
+        "impossible sparsity asked for",
+        "--sparsity is the share of each layer's weights that become zero; at 1 nothing of the model is left.",
+        "Give a share from 0 to below 1, such as 0.9.",
+    ),
+    "SCC087": Code(
+        "unusable option",
+        "An option of the command line has a form that means nothing.",
+        "`sparsecc COMMAND --help` shows the form.",
+    ),
+    "SCC088": Code("unknown code", "No diagnostic has this code.", "`sparsecc explain` lists them all."),
+    # 900: the backend met what the passes should have kept from it
+    "SCC900": Code(
+        "region that cannot be lowered", "partition-regions let something into a region that has no kernel.", _BUG
+    ),
+}
+
+
+def lookup(code: str) -> Code:
+    """The entry of a code, in any case.
+
+    Raises: CompileError SCC088 for a code that does not exist.
+    """
+    entry = CODES.get(code.upper())
+    if entry is None:
+        raise CompileError.of("SCC088", f"there is no code '{code}'", help="`sparsecc explain` lists them all")
+    return entry
+
+
+def explain(code: str, width: int = 100) -> str:
+    """The entry of a code as text for a terminal, wrapped at ``width`` columns."""
+    entry = lookup(code)
+    why, fix = (textwrap.fill(text, width, break_long_words=False) for text in (entry.why, entry.fix))
+    return f"{code.upper()}: {entry.title}\n\n{why}\n\nWhat to do: {fix}"

@@ -1,0 +1,15 @@
+"""What people read: tables over the facts of an artifact and over measurements. JSON has the same, unrounded."""
+
+from .artifact import inspection, pruning_warning, summary, summary_facts
+from .measured import bench_table, outputs_facts, outputs_table, verify_table
+
+__all__ = [
+    "bench_table",
+    "inspection",
+    "outputs_facts",
+    "outputs_table",
+    "pruning_warning",
+    "summary",
+    "summary_facts",
+    "verify_table",
+]

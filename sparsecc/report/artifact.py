@@ -1,0 +1,188 @@
+"""What was done to a model: the summary at the end of a compile, and everything that `inspect` shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sparsecc.artifact import MODEL, Artifact
+from sparsecc.manifest import Manifest, Speed, Value
+from sparsecc.pass_manager import Note, Record
+from sparsecc.program import Layer
+
+from .text import FACTS, count, data_size, duration, shape_text, table
+
+FLOAT_BYTES = 4
+PASS_COLUMNS = ("pass", "changed", ">time", ">difference", "notes")
+REGION_COLUMNS = ("region", "kind", ">layers", ">steps", ">memory", "takes", "gives")
+LAYER_COLUMNS = ("weight", ">shape", ">zeros", "mask", "format", "computed by", ">stored", ">time")
+NAMES_SHOWN = 3
+NOTES_SHOWN = 3
+"""Different notes shown per pass; a network with many layers has hundreds, and --json has them all."""
+
+
+def summary_facts(artifact: Artifact) -> dict[str, Any]:
+    """The outcome of a compile, as `compile --json` prints it."""
+    manifest = artifact.manifest
+    layers = manifest.layers.values()
+    computed_sparse = sum(is_sparse(layer) for layer in layers)
+    return {
+        "artifact": str(artifact.path),
+        "layers": {"sparse": computed_sparse, "dense": len(layers) - computed_sparse},
+        "weights_bytes": {
+            "dense": sum(FLOAT_BYTES * layer.elems for layer in layers),
+            "stored": sum(layer.stored_bytes for layer in layers),
+        },
+        "zeros": zeros(manifest),
+        "model_bytes": manifest.files[MODEL].bytes,
+        "regions": len(manifest.regions),
+        "max_relative_error": max_error(manifest),
+        "tolerance": manifest.check.tolerance,
+        "speed": manifest.speed and asdict(manifest.speed),
+        "pruned": manifest.pruned and asdict(manifest.pruned),
+    }
+
+
+def summary(artifact: Artifact) -> RenderableType:
+    """The outcome of a compile on a few lines, and where to go next."""
+    facts = summary_facts(artifact)
+    layers, weights = facts["layers"], facts["weights_bytes"]
+    rows = [
+        ("layers", f"{layers['sparse']} sparse, {layers['dense']} dense, {count(facts['regions'], 'region')}"),
+        ("weights", f"{data_size(weights['dense'])} -> {data_size(weights['stored'])}, {facts['zeros']:.1%} zeros"),
+        ("model.onnx", data_size(facts["model_bytes"])),
+        ("time per call", _speed_text(artifact.manifest.speed)),
+        ("difference", f"{facts['max_relative_error']:.1e} of the largest output (at most {facts['tolerance']:.0e})"),
+    ]
+    path = artifact.path
+    commands = (f"sparsecc run {path} --inputs x.npz", f"sparsecc inspect {path}", f"sparsecc bench {path}")
+    return Group(
+        table(str(path), FACTS, rows),
+        Text("next: " + "\n      ".join(commands)),
+    )
+
+
+def inspection(artifact: Artifact) -> RenderableType:
+    """Everything the manifest says, for people."""
+    manifest = artifact.manifest
+    versions = manifest.versions
+    rows = [
+        ("compiled for", f"{manifest.target}, on {manifest.cpu}"),
+        (
+            "with",
+            f"sparsecc {versions.sparsecc}, torch {versions.torch}, TVM {versions.tvm}, ORT {versions.onnxruntime}",
+        ),
+        ("from", manifest.source.kind + (f", SHA-256 {manifest.source.sha256}" if manifest.source.sha256 else "")),
+        *(("input", _value_text(value)) for value in manifest.inputs),
+        *(("output", _value_text(value)) for value in manifest.outputs),
+        ("time per call", _speed_text(manifest.speed)),
+        ("difference", _check_text(manifest)),
+        *((name, data_size(record.bytes)) for name, record in manifest.files.items()),
+    ]
+    return Group(
+        *_warning(manifest),
+        table(str(artifact.path), FACTS, rows),
+        table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes)),
+        table("regions", REGION_COLUMNS, _region_rows(manifest)),
+        table("layers", LAYER_COLUMNS, _layer_rows(manifest)),
+        table("reasons", ("weight", "reason"), _reason_rows(manifest)),
+    )
+
+
+def is_sparse(layer: Layer) -> bool:
+    """Whether a sparse kernel computes the layer; one that is only stored sparsely is computed densely."""
+    return layer.kernel not in ("dense", "onnxruntime")
+
+
+def zeros(manifest: Manifest) -> float:
+    """The share of zeros among the weights of all layers."""
+    elems = sum(layer.elems for layer in manifest.layers.values())
+    nonzeros = sum(layer.nonzeros for layer in manifest.layers.values())
+    return 1 - nonzeros / elems if elems else 0.0
+
+
+def pruning_warning(manifest: Manifest) -> str | None:
+    """What to know about a model that was pruned on the way in."""
+    if manifest.pruned is None:
+        return None
+    return (
+        f"WARNING: --sparsity {manifest.pruned.sparsity:g} cut weights off by magnitude, and nothing was retrained. "
+        "Speed and size are real; the accuracy is not the model's any more. Measure it, or prune while training."
+    )
+
+
+def max_error(manifest: Manifest) -> float:
+    check = manifest.check
+    return max((e for e in (check.kernels, check.portable, check.reference) if e is not None), default=0.0)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _pass_row(record: Record) -> tuple[str, ...]:
+    changed = "yes" if record.changed else "no"
+    return record.name, changed, duration(record.seconds), f"{record.error:.1e}", "\n".join(_notes(record.notes))
+
+
+def _notes(notes: tuple[Note, ...]) -> Iterator[str]:
+    """What a pass did and refused to do: equal notes once, the most frequent first."""
+    texts = Counter(note.text if note.done else f"not done: {note.text}" for note in notes)
+    for text, times in texts.most_common(NOTES_SHOWN):
+        yield f"{text} ({times} times)" if times > 1 else text
+    if len(texts) > NOTES_SHOWN:
+        yield f"... and {len(texts) - NOTES_SHOWN} more, in --json"
+
+
+def _region_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
+    for r in manifest.regions:
+        takes, gives = _names(r.inputs), _names(r.outputs)
+        yield r.name, r.kind, str(len(r.layers)), str(r.steps), data_size(r.arena_bytes), takes, gives
+
+
+def _names(values: tuple[str, ...]) -> str:
+    """The first ones: a region takes its activations, then the packed arrays of all its layers."""
+    shown = ", ".join(values[:NAMES_SHOWN])
+    return shown if len(values) <= NAMES_SHOWN else f"{shown} and {len(values) - NAMES_SHOWN} more"
+
+
+def _layer_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
+    for layer in manifest.layers.values():
+        shape, stored = f"{layer.rows}x{layer.cols}", data_size(layer.stored_bytes)
+        times = {c.kernel: c.microseconds for c in layer.candidates}
+        time = duration(times[layer.kernel] * 1e-6) if layer.kernel in times else "-"
+        yield layer.weight, shape, f"{layer.sparsity:.1%}", layer.mask, layer.format, layer.kernel, stored, time
+
+
+def _reason_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for layer in manifest.layers.values():
+        tried = sorted(layer.candidates, key=lambda c: c.microseconds)
+        times = ", ".join(f"{c.kernel} {duration(c.microseconds * 1e-6)}" for c in tried)
+        yield layer.weight, f"{layer.reason}\n  candidates: {times}" if times else layer.reason
+
+
+def _speed_text(speed: Speed | None) -> str:
+    if speed is None:
+        return "not measured (--no-tune)"
+    dense, compiled = duration(speed.dense_ms * 1e-3), duration(speed.compiled_ms * 1e-3)
+    return f"{dense} dense -> {compiled}, {speed.ratio:.2f}x ({count(speed.threads, 'thread')})"
+
+
+def _check_text(manifest: Manifest) -> str:
+    check = manifest.check
+    errors = {"with kernels": check.kernels, "portable": check.portable, "reference": check.reference}
+    found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error is not None)
+    return f"{found} of the largest output (at most {check.tolerance:.0e})"
+
+
+def _value_text(value: Value) -> str:
+    return f"{value.name}: {shape_text(value.dtype, value.shape)}"
+
+
+def _warning(manifest: Manifest) -> Iterator[Text]:
+    if text := pruning_warning(manifest):
+        yield Text(text, style="bold yellow")

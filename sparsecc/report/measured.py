@@ -1,0 +1,84 @@
+"""What running, verifying and timing an artifact found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparsecc.backends.onnxruntime.bench import Bench, Times
+from sparsecc.backends.onnxruntime.session import Verdict
+from sparsecc.reference import Array
+
+from .text import count, data_size, duration, shape_text, table
+
+
+def outputs_facts(outputs: Mapping[str, Array], file: Path | None) -> dict[str, Any]:
+    """Names, types and shapes of the outputs, and values unless they went to a file; NaN and infinity are null."""
+
+    def facts(array: Array) -> dict[str, Any]:
+        found: dict[str, Any] = {"dtype": str(array.dtype), "shape": list(array.shape)}
+        return found if file else {**found, "values": _json_values(array)}
+
+    return {"file": str(file) if file else None, "outputs": {name: facts(array) for name, array in outputs.items()}}
+
+
+def outputs_table(outputs: Mapping[str, Array], file: Path | None) -> RenderableType:
+    """A line per output, and where they went."""
+    rows = [(name, shape_text(str(a.dtype), a.shape), *_range(a)) for name, a in outputs.items()]
+    found = table("outputs", ("output", "shape", ">least", ">greatest"), rows)
+    hint = f"written to {file}" if file else "not written: -o Y.npz keeps them, --json prints them"
+    return Group(found, Text(hint))
+
+
+def verify_table(verdicts: Sequence[Verdict]) -> Table:
+    """A line per engine and output."""
+
+    def row(v: Verdict) -> tuple[str, ...]:
+        error = "-" if v.max_relative_error is None else f"{v.max_relative_error:.1e}"
+        verdict = {True: "equal", False: "DIFFERENT", None: f"cannot run: {v.note}"}[v.ok]
+        return v.engine, v.output, error, f"{v.tolerance:.0e}", verdict
+
+    columns = ("engine", "output", ">difference", ">allowed", "verdict")
+    return table("against the original's outputs", columns, map(row, verdicts))
+
+
+def bench_table(bench: Bench) -> RenderableType:
+    """Dense and compiled, side by side."""
+
+    def row(name: str, times: Times, model_bytes: int) -> tuple[str, ...]:
+        median, least = duration(times.median_ms * 1e-3), duration(times.min_ms * 1e-3)
+        return name, median, least, data_size(model_bytes)
+
+    rows = [
+        row("dense", bench.dense, bench.dense_bytes),
+        row("compiled", bench.compiled, bench.compiled_bytes),
+        ("ratio", f"{bench.ratio_median:.2f}x", f"{bench.ratio_min:.2f}x", f"{_share(bench):.2f}"),
+    ]
+    shapes = ", ".join(f"{name}{list(shape)}" for name, shape in bench.shapes.items())
+    how = f"{count(bench.runs, 'pair')} of calls in turn, {count(bench.threads, 'thread')}, {shapes}"
+    found = table("time of one call in onnxruntime", ("", ">median", ">least", ">file size"), rows)
+    return Group(found, Text(f"{how}, onnxruntime {bench.onnxruntime}"))
+
+
+def _share(bench: Bench) -> float:
+    return bench.compiled_bytes / bench.dense_bytes
+
+
+def _range(array: Array) -> tuple[str, str]:
+    if not array.size or not np.issubdtype(array.dtype, np.number):
+        return "-", "-"
+    return f"{array.min():.4g}", f"{array.max():.4g}"
+
+
+def _json_values(array: Array) -> Any:
+    if np.issubdtype(array.dtype, np.floating):
+        values = array.astype(object)
+        values[~np.isfinite(array)] = None
+        return cast(Any, values).tolist()
+    return array.tolist()

@@ -1,0 +1,1 @@
+"""A pass and a target for sparsecc, found through entry points."""

@@ -1,0 +1,85 @@
+"""Compiled against dense in onnxruntime, interleaved in one run so that both see the same machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsecc.artifact import KERNELS, MODEL, Artifact
+from sparsecc.reference import Array
+
+from .engines import Options, load_dense, onnxruntime_session, ort, register_kernels, session_options
+from .inputs import verify_inputs
+from .timing import interleaved
+
+
+@dataclass(frozen=True)
+class Times:
+    min_ms: float
+    median_ms: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Above 1, ``ratio`` says how many times faster compiled is than dense.
+
+    ``ratio_median`` is the median over pairs of neighbouring calls; ``ratio_min`` compares the fastest call of each.
+    ``compiled_bytes`` counts model.onnx and kernels.so, ``dense_bytes`` the same model with dense weights.
+    """
+
+    threads: int
+    runs: int
+    dense: Times
+    compiled: Times
+    ratio_min: float
+    ratio_median: float
+    dense_bytes: int
+    compiled_bytes: int
+    shapes: Mapping[str, tuple[int, ...]]
+    onnxruntime: str
+    sparsecc: str
+
+
+def bench(artifact: Artifact, threads: int = 1, runs: int = 200, inputs: Mapping[str, Array] | None = None) -> Bench:
+    """Time ``runs`` pairs of calls on the sample inputs, or on given ones.
+
+    Raises: CompileError (inputs: SCC070 to SCC072; engines: SCC073, SCC077).
+    """
+    if inputs is None:
+        inputs, _ = artifact.golden()
+    verify_inputs(artifact.manifest.inputs, inputs)
+    name = str(artifact.path / MODEL)
+    model: bytes = load_dense(artifact).SerializeToString()
+    options = _options(threads)
+    register_kernels(artifact, options)
+    compiled = onnxruntime_session(str(artifact.file(MODEL)), options, name)
+    dense = onnxruntime_session(model, _options(threads), f"the dense form of {name}")
+    outputs = [value.name for value in artifact.manifest.outputs]
+    feeds = dict(inputs)
+    calls = (lambda: dense(outputs, feeds)), (lambda: compiled(outputs, feeds))
+    dense_s, compiled_s = interleaved(calls, least_runs=runs, most_runs=runs)
+    return Bench(
+        threads=threads,
+        runs=runs,
+        dense=_times(dense_s),
+        compiled=_times(compiled_s),
+        ratio_min=min(dense_s) / min(compiled_s),
+        ratio_median=statistics.median(d / c for d, c in zip(dense_s, compiled_s, strict=True)),
+        dense_bytes=len(model),
+        compiled_bytes=sum(f.bytes for n, f in artifact.manifest.files.items() if n in (MODEL, KERNELS)),
+        shapes={name: array.shape for name, array in inputs.items()},
+        onnxruntime=ort.__version__,
+        sparsecc=artifact.manifest.versions.sparsecc,
+    )
+
+
+def _options(threads: int) -> Options:
+    options = session_options(threads)
+    # the threads of the session that has just run would go on spinning, on the cores of the one that is timed
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _times(seconds: Sequence[float]) -> Times:
+    return Times(1e3 * min(seconds), 1e3 * statistics.median(seconds))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-from .kernels.script import tvm
+from .kernels.script import RegisterFile, tvm
 from .kernels.source import source
 from .kernels.spec import KernelSpec
 
@@ -16,12 +16,12 @@ Isa = Literal["avx2", "avx512"]
 
 class Machine(NamedTuple):
     mcpu: str  # LLVM's name of the oldest CPU that has the instruction set
-    register_vectors: int  # sums of 16 lanes kept in registers, leaving some for the operands
+    registers: RegisterFile
 
 
 MACHINES: dict[Isa, Machine] = {
-    "avx2": Machine("haswell", register_vectors=6),  # 12 of 16 ymm
-    "avx512": Machine("skylake-avx512", register_vectors=24),  # 24 of 32 zmm
+    "avx2": Machine("haswell", RegisterFile(16, per_vector=2)),
+    "avx512": Machine("skylake-avx512", RegisterFile(32, per_vector=1)),
 }
 
 
@@ -34,7 +34,7 @@ def compile_kernels(specs: Iterable[KernelSpec], isa: Isa) -> bytes:
     """One relocatable x86-64 object with every kernel of ``specs``, named by `symbol`; the same bytes every time."""
     machine = MACHINES[isa]
     functions = {
-        symbol(spec, isa): source(spec, machine.register_vectors).with_attr("global_symbol", symbol(spec, isa))
+        symbol(spec, isa): source(spec, machine.registers).with_attr("global_symbol", symbol(spec, isa))
         for spec in sorted(set(specs), key=lambda spec: spec.symbol)
     }
     target = tvm.target.Target({"kind": "llvm", "mcpu": machine.mcpu, "mtriple": "x86_64-linux-gnu"})

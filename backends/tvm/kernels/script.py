@@ -6,7 +6,7 @@ Python's own ``for`` and ``if`` are decided while a kernel is written; ``loop`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,13 @@ Expr = Any  # a TVM expression, or a Python number where one is accepted
 UNBOUNDED = 1 << 30  # TVM wants a shape; nothing reads it
 
 Sizes = TypeVar("Sizes", bound=Parameters)
+
+
+class RegisterFile(NamedTuple):
+    """The vector registers of an instruction set."""
+
+    count: int
+    per_vector: int  # registers that 16 lanes take
 
 
 class Array:
@@ -91,7 +98,7 @@ def loop(begin: Expr, end: Expr) -> AbstractContextManager[Expr]:
 
 
 @contextmanager
-def when(condition: Expr) -> Iterator[None]:
+def when(condition: Expr) -> Generator[None]:
     with T.If(condition), T.Then():
         yield
 

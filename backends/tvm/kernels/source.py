@@ -7,6 +7,7 @@ from typing import Any
 from .elementwise import elementwise
 from .planes import shift, window
 from .pools import global_average, pool
+from .script import RegisterFile
 from .spec import (
     AveragePool,
     Dense,
@@ -28,13 +29,13 @@ from .spmv import gemv, spmv
 from .tokens import layer_norm, load_tokens, store_tokens
 
 
-def source(spec: KernelSpec, register_vectors: int) -> Any:
-    """The PrimFunc of a kernel, for a target whose registers hold ``register_vectors`` sums of 16 lanes."""
+def source(spec: KernelSpec, file: RegisterFile) -> Any:
+    """The PrimFunc of a kernel for a target with these registers."""
     match spec:
         case Spmm():
-            return spmm(spec, register_vectors)
+            return spmm(spec, file)
         case Dense():
-            return dense(spec, register_vectors)
+            return dense(spec, file)
         case Spmv():
             return spmv(spec)
         case Gemv():

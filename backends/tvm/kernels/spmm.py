@@ -12,14 +12,13 @@ from itertools import product
 from typing import Any
 
 from .math import apply
-from .script import Arguments, Expr, T, divide, function, let, loop, registers, when
+from .script import Arguments, Expr, RegisterFile, T, divide, function, let, loop, registers, when
 from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
 
 
-def spmm(spec: Spmm, register_vectors: int) -> Any:
-    """``register_vectors``: how many 16-lane sums fit into the registers of the target."""
+def spmm(spec: Spmm, file: RegisterFile) -> Any:
     height, width = spec.block_rows, spec.block_cols
-    rows, vectors = register_tile(height, spec.vectors, register_vectors)
+    rows, vectors = register_tile(height, spec.vectors, file)
 
     def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
         first, last = let(a.rows[block]), let(a.rows[block + 1])
@@ -35,8 +34,8 @@ def spmm(spec: Spmm, register_vectors: int) -> Any:
     return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
 
 
-def dense(spec: Dense, register_vectors: int) -> Any:
-    rows, vectors = register_tile(spec.block_rows, spec.vectors, register_vectors)
+def dense(spec: Dense, file: RegisterFile) -> Any:
+    rows, vectors = register_tile(spec.block_rows, spec.vectors, file)
 
     def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
         x_tile = let(p.x_base + tile * p.x_tile)
@@ -52,18 +51,24 @@ def dense(spec: Dense, register_vectors: int) -> Any:
     return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
 
 
-def register_tile(rows: int, vectors: int, register_vectors: int) -> tuple[int, int]:
-    """(rows, vectors) of the largest tile that divides the kernel's and has at most ``register_vectors`` sums.
+def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int]:
+    """(rows, vectors) of the largest tile that divides the kernel's and fits: its sums, a row of x and one weight.
 
-    Among equals, the one with the most rows: x stays in registers, and weights are operands in memory (on AVX2 a
-    dense 6 x 1 tile gives 98 GFLOP/s where 3 x 2 gives 75).
+    Among equals, the one that needs the fewest loads (a row of x and a weight per row), then the fewest registers. On
+    AVX2 a dense 6 x 1 tile gives 98 GFLOP/s where 3 x 2, one register too large, gives 75.
     """
-    tiles = [
-        (r, v)
-        for r, v in product(range(1, rows + 1), range(1, vectors + 1))
-        if rows % r == 0 and vectors % v == 0 and r * v <= register_vectors
-    ]
-    return max(tiles, key=lambda tile: (tile[0] * tile[1], tile[0]))
+
+    def fits(r: int, v: int) -> bool:
+        x = v if r > 1 else 0  # a vector of x that is used once is an operand in memory
+        return (r * v + x) * file.per_vector < file.count
+
+    def loads(r: int, v: int) -> int:
+        return r + v * file.per_vector
+
+    divisors = product(*([n for n in range(1, size + 1) if size % n == 0] for size in (rows, vectors)))
+    return max(
+        (tile for tile in divisors if fits(*tile)), key=lambda tile: (tile[0] * tile[1], -loads(*tile), -tile[1])
+    )
 
 
 def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr, Expr]:

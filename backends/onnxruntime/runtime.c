@@ -1,6 +1,7 @@
 /* The engine of kernels.so: constants in, tables prepared and checked once, then steps over items. Needs only libc. */
 #include "runtime.h"
 
+#include <cpuid.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -41,15 +42,22 @@ static void *fail(struct message *message, const char *format, ...) {
 
 /* ---- which instruction set ---------------------------------------------------------------------------------- */
 
-/* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
+/* What the CPU has and the operating system saves: the bits that LLVM's "haswell" and "skylake-avx512" may use.
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A, CPUID and XGETBV. */
 static bool supported(enum isa isa) {
-    __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    if (isa == ISA_AVX2)
-        return avx2;
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
+    enum { FMA = 1 << 12, MOVBE = 1 << 22, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };       /* 1, ecx */
+    enum { BMI1 = 1 << 3, AVX2 = 1 << 5, BMI2 = 1 << 8 };                                            /* 7, ebx */
+    const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31; /* 7, ebx: F, DQ, CD, BW, VL */
+    enum { LZCNT = 1 << 5 };                                                                 /* 0x80000001, ecx */
+    enum { YMM = 0x06, ZMM = 0xe6 };                                                                    /* XCR0 */
+    const unsigned haswell_1 = FMA | MOVBE | OSXSAVE | AVX | F16C, haswell_7 = BMI1 | AVX2 | BMI2;
+    unsigned eax, ebx, ecx, edx, leaf_1, leaf_7, leaf_extended, xcr0, xcr0_high;
+    if (!__get_cpuid(1, &eax, &ebx, &leaf_1, &edx) || !__get_cpuid_count(7, 0, &eax, &leaf_7, &ecx, &edx) ||
+        !__get_cpuid(0x80000001, &eax, &ebx, &leaf_extended, &edx) || (leaf_1 & haswell_1) != haswell_1)
+        return false;
+    __asm__("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
+    bool haswell = (leaf_7 & haswell_7) == haswell_7 && (leaf_extended & LZCNT) && (xcr0 & YMM) == YMM;
+    return haswell && (isa == ISA_AVX2 || ((leaf_7 & avx512) == avx512 && (xcr0 & ZMM) == ZMM));
 }
 
 enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {

@@ -73,13 +73,12 @@ class ImageLowering:
             case _:
                 raise AssertionError(layer.op)
 
-    def write_outputs(self, nodes: tuple[fx.Node, ...]) -> None:
-        """Copy what does not stand in its output already."""
-        for number, node in enumerate(nodes):
-            value = self._value(node)
-            if value.ref != Ref("output", number):
-                compact = Value(Ref("output", number), value.channels, value.height, value.width, value.lanes)
-                self.builder.copy(f"{node.name}.out", value, compact)
+    def write(self, number: int, node: fx.Node) -> None:
+        """Copy a value to an output, unless it stands there already."""
+        value = self._value(node)
+        if value.ref != Ref("output", number):
+            compact = Value(Ref("output", number), value.channels, value.height, value.width, value.lanes)
+            self.builder.copy(f"{node.name}.out", value, compact)
 
     def _value(self, node: fx.Node) -> Value:
         """The value of a node at the pitch at which it was made; a user's tensor has no padding."""

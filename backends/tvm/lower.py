@@ -38,10 +38,16 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
 
     def variant(lanes: int, rows_most: int | None) -> Variant:
         builder = Builder(tables, numbers, choices or {})
-        lowering = ImageLowering(builder, _first_numbers(results)) if kind == "image" else TokenLowering(builder, lanes)
+        numbers_of = {node: [n for n, result in enumerate(results) if result is node] for node in results}
+        first_numbers = {node: all_of[0] for node, all_of in numbers_of.items()}
+        lowering = ImageLowering(builder, first_numbers) if kind == "image" else TokenLowering(builder, lanes)
         for layer in layers:
             lowering.lower(layer)
-        lowering.write_outputs(tuple(results))
+            for number in numbers_of.pop(layer.node, ()):  # at once: its memory is soon free for others
+                lowering.write(number, layer.node)
+        for node, rest in numbers_of.items():
+            for number in rest:
+                lowering.write(number, node)
         return builder.finish(lanes, rows_most)
 
     variants = tuple(variant(*panel) for panel in (((1, None),) if kind == "image" else PANELS))
@@ -64,10 +70,6 @@ def region_kind(layers: list[Layer]) -> Kind:
         names = ", ".join(f"%{layer.name}" for layer in layers)
         raise PassBug("partition-regions", [Diagnostic("SCC009", f"the layers {names} have no common kind of item")])
     return "token" if "token" in possible else "image"
-
-
-def _first_numbers(results: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
-    return {node: number for number, node in reversed(list(enumerate(results)))}
 
 
 def _input(node: fx.Node) -> Input:

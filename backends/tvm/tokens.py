@@ -53,10 +53,9 @@ class TokenLowering:
             case _:
                 raise AssertionError(layer.op)
 
-    def write_outputs(self, nodes: tuple[fx.Node, ...]) -> None:
-        for number, node in enumerate(nodes):
-            x = self._value(node)
-            self._transfer(f"{node.name}.out", StoreTokens(), x, x.ref, Ref("output", number))
+    def write(self, number: int, node: fx.Node) -> None:
+        panel = self._value(node)
+        self._transfer(f"{node.name}.out", StoreTokens(), panel, panel.ref, Ref("output", number))
 
     def _value(self, node: fx.Node) -> Value:
         """The panel of a node; the region's inputs are loaded where they are first needed."""

@@ -17,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
 import sparsecc.ops  # noqa: F401  registers the unpack ops
+from sparsecc.backends.onnxruntime.library import build_library
 from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.tvm.codegen import Isa
+from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.formats import Format, parse_format
 
@@ -97,7 +99,8 @@ def region_case(
             copies[node] = constant(node.name, tensors[node.name]) if plain else packed(node, parse_format(format_name))
     for node in program.graph.nodes:
         if node.op == "call_function":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            whole_batch = node.target is torch.ops.aten.slice.Tensor and node.args[1] == 0  # as x[:, 1:] writes it
+            copies[node] = copies[node.all_input_nodes[0]] if whole_batch else graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[n] for n in cast("tuple[fx.Node, ...]", program.graph.output_node().args[0])))
     _placeholders_first(graph)
     return RegionCase(module, fx.GraphModule(nn.Module(), graph), tuple(constants))
@@ -135,7 +138,7 @@ def onnx_model(case: RegionCase, plan: RegionPlan) -> onnx.ModelProto:
     """A model of one node: the region."""
     given = [i for i in plan.inputs if not i.constant]
     names = [i.name for i in plan.inputs]
-    inputs = [helper.make_tensor_value_info(i.name, TensorProto.FLOAT, [None] * len(i.shape)) for i in given]
+    inputs = [helper.make_tensor_value_info(i.name, TensorProto.FLOAT, None) for i in given]
     outputs = [helper.make_tensor_value_info(f"y{n}", TensorProto.FLOAT, None) for n in range(len(plan.outputs))]
     node = helper.make_node(plan.op_name, names, [o.name for o in outputs], domain="sparsecc")
     initializers = [numpy_helper.from_array(a, n) for a, n in zip(case.constants, names[len(given) :], strict=True)]
@@ -163,3 +166,39 @@ def assert_close(found: Sequence[Array], expected: Sequence[Array]) -> None:
         assert not np.isnan(f).any(), "left unwritten"
         scale = float(np.abs(e).max()) if e.size else 1.0
         np.testing.assert_allclose(f, e, rtol=0, atol=TOLERANCE * max(scale, 1e-3))
+
+
+# ---- many regions in one library -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """Cases by name, each with its plan, and the library that holds them in this order."""
+
+    cases: dict[str, RegionCase]
+    plans: dict[str, RegionPlan]
+    library: Path
+
+    def check(self, name: str, isa: Isa, activations: Sequence[Array]) -> None:
+        case, plan = self.cases[name], self.plans[name]
+        found = run_native(case, plan, self.library, activations, isa, list(self.cases).index(name))
+        assert_close(found, case.expected(*activations))
+
+    def session(self, name: str, threads: int = 1) -> ort.InferenceSession:
+        return session(onnx_model(self.cases[name], self.plans[name]), self.library, threads)
+
+
+def build_cases(cases: dict[str, RegionCase], folder: Path) -> Built:
+    plans = {name: lower(case.region, f"Region_{n}") for n, (name, case) in enumerate(cases.items())}
+    build_library(list(plans.values()), folder / "kernels.so")
+    return Built(cases, plans, folder / "kernels.so")
+
+
+def runnable_isas() -> list[Isa]:
+    """The instruction sets of this CPU; every machine that runs these tests has AVX2."""
+    flags = Path("/proc/cpuinfo").read_text()
+    return ["avx2", "avx512"] if "avx512vl" in flags and "avx512bw" in flags else ["avx2"]
+
+
+def random_array(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from sparsecc.api import Compiled, compile, save  # noqa: A004  a method of the package, as in re.compile
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime.bench import bench
-    from sparsecc.backends.onnxruntime.session import run, verify
+    from sparsecc.backends.onnxruntime.session import open_session, run, verify
     from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "bench",
     "compile",
+    "open_session",
     "run",
     "save",
     "verify",
@@ -38,6 +40,7 @@ _HOMES = {
     "PassBug": "sparsecc.diagnostics",
     "bench": "sparsecc.backends.onnxruntime.bench",
     "compile": "sparsecc.api",
+    "open_session": "sparsecc.backends.onnxruntime.session",
     "run": "sparsecc.backends.onnxruntime.session",
     "save": "sparsecc.api",
     "verify": "sparsecc.backends.onnxruntime.session",

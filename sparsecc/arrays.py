@@ -25,7 +25,8 @@ def read_arrays(path: Path, inputs: Sequence[Value] = ()) -> dict[str, Array]:
     """
     try:
         loaded: object = np.load(path, allow_pickle=False)
-        arrays = {"arr_0": loaded} if isinstance(loaded, np.ndarray) else dict(cast("Mapping[str, Array]", loaded))
+        one = isinstance(loaded, np.ndarray)
+        arrays = {"arr_0": cast(Array, loaded)} if one else dict(cast("Mapping[str, Array]", loaded))
     except _UNREADABLE as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else f"it holds no arrays ({error})"
         raise CompileError.of(

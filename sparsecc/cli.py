@@ -136,11 +136,10 @@ def run(
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime import session
 
-    chosen = next((known for known in session.ENGINES if known == engine), None)
-    if chosen is None:
+    if engine not in session.ENGINES:
         raise CompileError.of("SCC087", f"there is no engine '{engine}'", help=suggest(engine, [*session.ENGINES]))
     opened = Artifact.open(artifact)
-    outputs = session.run(opened, read_arrays(inputs, opened.manifest.inputs), chosen, threads)
+    outputs = session.run(opened, read_arrays(inputs, opened.manifest.inputs), engine, threads)
     if output:
         write_arrays(output, outputs)
     facts = report.outputs_facts(outputs, output)
@@ -280,7 +279,7 @@ def example_inputs(path: Path) -> Any:
 
     from sparsecc.arrays import read_arrays
 
-    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
+    tensors = {name: torch.as_tensor(array) for name, array in read_arrays(path).items()}
     if all(re.fullmatch(r"arr_\d+", name) for name in tensors):
         return tuple(tensors[name] for name in sorted(tensors, key=lambda name: int(name[4:])))
     return tensors

@@ -48,7 +48,7 @@ def passes_table(facts: dict[str, Any]) -> RenderableType:
 
 def _pass_facts(kind: type[Pass]) -> dict[str, Any]:
     effects = cast(Pass, kind).effects  # a class attribute: the order of passes does not depend on their options
-    fields = dataclasses.fields(cast(Any, kind)) if dataclasses.is_dataclass(kind) else ()
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     return {
         "name": cast(Pass, kind).name,
         "summary": (inspect.getdoc(kind) or "").partition("\n")[0],
@@ -56,5 +56,5 @@ def _pass_facts(kind: type[Pass]) -> dict[str, Any]:
         "provides": sorted(map(repr, effects.establishes)),
         "breaks": sorted(map(repr, effects.breaks)),
         "keeps_meaning": effects.keeps_meaning,
-        "options": {f.name: str(f.default) for f in fields},
+        "options": {field.name: str(field.default) for field in fields},
     }

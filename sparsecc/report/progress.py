@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from sparsecc.progress import Progress as Listener
 
 
 @contextmanager
-def shown_on_stderr(*, enabled: bool) -> Iterator[Listener | None]:
+def shown_on_stderr(*, enabled: bool) -> Generator[Listener | None]:
     """A listener for the stages of the work inside the block; what a terminal showed is gone afterwards."""
     if not enabled:
         yield None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnxruntime as ort
-
 from sparsecc.backend import Build
 from sparsecc.backends.onnxruntime.emit import emit
+from sparsecc.backends.onnxruntime.engines import onnxruntime_session, session_options
 from sparsecc.manifest import Check
 from sparsecc.pipelines import TIDY
 from sparsecc.program import Program
@@ -29,9 +28,9 @@ class PlainOnnx:
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:
         del tune
         model = emit(program).SerializeToString(deterministic=True)
-        session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+        compute = onnxruntime_session(model, session_options(threads=1), "model.onnx")
         feeds = {n: x.numpy() for n, x in zip(original.input_names, original.example_inputs, strict=True)}
-        outputs = session.run(None, feeds)
+        outputs = compute(original.output_names, feeds)
         error = max(map(relative_error, outputs, golden), default=0.0)
         return Build({"model.onnx": model}, program, Check(TOLERANCE, None, error, None))
 

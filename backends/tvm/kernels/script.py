@@ -26,7 +26,7 @@ Sizes = TypeVar("Sizes", bound=Parameters)
 class RegisterFile(NamedTuple):
     """The vector registers of an instruction set."""
 
-    count: int
+    size: int  # registers
     per_vector: int  # registers that 16 lanes take
 
 

@@ -60,15 +60,17 @@ def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int
 
     def fits(r: int, v: int) -> bool:
         x = v if r > 1 else 0  # a vector of x that is used once is an operand in memory
-        return (r * v + x) * file.per_vector < file.count
+        return (r * v + x) * file.per_vector < file.size
 
     def loads(r: int, v: int) -> int:
         return r + v * file.per_vector
 
-    divisors = product(*([n for n in range(1, size + 1) if size % n == 0] for size in (rows, vectors)))
-    return max(
-        (tile for tile in divisors if fits(*tile)), key=lambda tile: (tile[0] * tile[1], -loads(*tile), -tile[1])
-    )
+    tiles = [
+        (r, v)
+        for r, v in product(range(1, rows + 1), range(1, vectors + 1))
+        if rows % r == 0 and vectors % v == 0 and fits(r, v)
+    ]
+    return max(tiles, key=lambda tile: (tile[0] * tile[1], -loads(*tile), -tile[1]))
 
 
 def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr, Expr]:

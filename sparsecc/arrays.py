@@ -40,7 +40,7 @@ def read_arrays(path: Path, inputs: Sequence[Value] = ()) -> dict[str, Array]:
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an .npz file, whole or not at all, under exactly this path.
 
-    Raises: CompileError SCC077.
+    Raises: CompileError SCC075.
     """
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as workspace:
@@ -50,5 +50,5 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             os.replace(new, path)
     except OSError as error:
         raise CompileError.of(
-            "SCC077", f"{path} cannot be written: {error.strerror}", help="choose another path with -o"
+            "SCC075", f"{path} cannot be written: {error.strerror}", help="choose another path with -o"
         ) from error

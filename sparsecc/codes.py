@@ -123,6 +123,23 @@ CODES: dict[str, Code] = {
         "Operations outside the sparse regions are written with torch's ONNX exporter, which cannot express this one.",
         "Replace the operation in the model. `torch.onnx.export(model, inputs, dynamo=True)` shows the whole story.",
     ),
+    "SCC022": Code(
+        "--model names no usable factory",
+        "The factory is a function or class that builds the module whose state dict was given. It could not be "
+        "imported, failed, or returned something else.",
+        "Give it as --model package.module:function, a function that needs no arguments and returns a torch.nn.Module.",
+    ),
+    "SCC023": Code(
+        "code of a pickled module is not here",
+        "A pickled module names its class and does not hold it: loading it imports the code that defined it.",
+        "Run from the directory of that code. Better: load the module there and write it with sparsecc.save.",
+    ),
+    "SCC024": Code(
+        "export archive of another torch",
+        "torch.export archives are read by the version of torch that wrote them, and by some others. Operators of "
+        "other packages have to be imported first.",
+        "Export the model again with the version of torch that is installed here.",
+    ),
     # 030: formats
     "SCC030": Code(
         "unknown format",
@@ -150,11 +167,6 @@ CODES: dict[str, Code] = {
         "kernels.so cannot be built",
         "The kernels are linked by a C compiler, and this machine has none that works.",
         "Install one (apt install gcc), or the wheel that carries one: pip install 'sparsecc[zig]'.",
-    ),
-    "SCC051": Code(
-        "unknown kernel choice",
-        "A kernel comes in several widths, and this is none of them.",
-        "Choose nv1, nv2, nv3 or nv4.",
     ),
     # 060-069: the artifact
     "SCC060": Code(
@@ -213,10 +225,7 @@ CODES: dict[str, Code] = {
         "Use --engine portable.",
     ),
     "SCC075": Code(
-        "onnxruntime refuses the model",
-        "The artifact was compiled with other versions than those installed here, or the input drives an operation "
-        "of the model into a case that it does not have.",
-        "Compile the model again with the versions installed here; `sparsecc inspect` shows those it was made with.",
+        "outputs cannot be written", "The file of the outputs, or its directory, is not writable.", "Choose another -o."
     ),
     "SCC076": Code(
         "unreadable arrays",
@@ -224,7 +233,10 @@ CODES: dict[str, Code] = {
         "Write it with numpy: np.savez('x.npz', name=array).",
     ),
     "SCC077": Code(
-        "outputs cannot be written", "The file of the outputs, or its directory, is not writable.", "Choose another -o."
+        "onnxruntime refuses the model",
+        "The artifact was compiled with other versions than those installed here, or the input drives an operation "
+        "of the model into a case that it does not have.",
+        "Compile the model again with the versions installed here; `sparsecc inspect` shows those it was made with.",
     ),
     # 080-089: options, plugins, pipelines
     "SCC080": Code("unknown pass", "No pass has this name.", "`sparsecc passes` lists them."),
@@ -263,10 +275,6 @@ CODES: dict[str, Code] = {
         "`sparsecc COMMAND --help` shows the form.",
     ),
     "SCC088": Code("unknown code", "No diagnostic has this code.", "`sparsecc explain` lists them all."),
-    # 900: the backend met what the passes should have kept from it
-    "SCC900": Code(
-        "region that cannot be lowered", "partition-regions let something into a region that has no kernel.", _BUG
-    ),
 }
 
 

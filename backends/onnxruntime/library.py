@@ -31,13 +31,13 @@ def build_library(
     plans: Sequence[RegionPlan],
     out: Path,
     isas: Sequence[Isa] = ("avx2", "avx512"),
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> None:
     """Write the shared library of some regions to ``out``. The same plans and tools give the same bytes.
 
     ``progress`` hears a sentence before each long step. Raises: CompileError (SCC050) without a working C compiler.
     """
-    say = progress or (lambda _: None)
+    say: Callable[[str], object] = progress or str
     compiler = c_compiler()
     kernels = kernels_of(plans)
     here = Path(__file__).parent
@@ -74,7 +74,7 @@ def build_library(
 
 def c_compiler() -> Command:
     """The first C compiler that can build a shared library: $CC, cc, gcc, clang, the ziglang package."""
-    for command in _candidates(os.environ.get("CC", "")):
+    for command in c_compilers():
         if _works(command):
             return command
     raise CompileError.of(
@@ -84,8 +84,9 @@ def c_compiler() -> Command:
     )
 
 
-def _candidates(chosen: str) -> Iterator[Command]:
-    if chosen:
+def c_compilers() -> Iterator[Command]:
+    """What may serve as C compiler, best first, whether or not it exists."""
+    if chosen := os.environ.get("CC"):
         yield tuple(shlex.split(chosen))
     yield from ((name,) for name in ("cc", "gcc", "clang"))
     if importlib.util.find_spec("ziglang") is not None:

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One parallel phase must be worth waking threads, and each of its pieces worth fetching. PARALLEL_SOURCE */
-enum { PARALLEL_WORK = 400000, PIECE_WORK = 100000, PIECES_MOST = 16 };
+/* One parallel phase must be worth waking threads, and each of its pieces worth fetching. Measured on 16 tokens through
+ * the linear layers of a MiniLM block, 90 % zeros, two threads of a Sapphire Rapids: 0.163 ms unsplit, 0.136 from 400,000
+ * on, 0.122 from 200,000 on, 0.180 from 25,000 on (with pieces of half of it). */
+enum { PARALLEL_WORK = 200000, PIECE_WORK = 100000, PIECES_MOST = 16 };
 
 /* What one item needs while it runs. Lives in a free list between calls, so that concurrent calls never share one. */
 struct workspace {

@@ -97,8 +97,11 @@ class Builder:
         self.emit(Step(name, Window(), parameters, y.channels, work, x.ref, y.ref))
 
     def copy(self, name: str, x: Value, y: Value) -> None:
-        """The same lanes at another pitch or place; rows of pixels are joined, which is fastest."""
-        self.window(name, replace(x, height=1, width=x.lanes), replace(y, height=1, width=y.lanes))
+        """The same lanes at another pitch or place. Rows of pixels are joined, and channels without padding too."""
+        compact = x.pitch == x.lanes and y.pitch == y.lanes
+        channels, width = (1, x.elems) if compact else (x.channels, x.lanes)
+        x, y = (replace(v, channels=channels, height=1, width=width) for v in (x, y))
+        self.window(name, x, y)
 
     def finish(self, lanes: int, rows_most: int | None) -> Variant:
         """Place the buffers and make every arena Ref an offset."""

@@ -66,8 +66,7 @@ class ImageLowering:
                 y, x, z = self._new(layer.node), self._worked(op.x), self._worked(op.y).ref
                 self.builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
             case Window() as op:
-                y = self._new(layer.node)
-                self.builder.window(layer.name, self._value(op.x), y, op.start, op.step)
+                self._window(layer, op)
             case Reshape() as op:
                 self._flatten(layer, op)
             case _:
@@ -109,6 +108,14 @@ class ImageLowering:
         ref = Ref("output", number) if number is not None and fits else self.builder.buffer(channels * pitch)
         self.values[node] = Value(ref, channels, height, width, pitch)
         return self.values[node]
+
+    def _window(self, layer: Layer, op: Window) -> None:
+        x = self._value(op.x)
+        same_shape = item_shape(layer.node, "image") == (x.channels, x.height, x.width)
+        if same_shape and op.start == (0, 0, 0) and op.step == (1, 1, 1):
+            self.values[layer.node] = x
+            return
+        self.builder.window(layer.name, x, self._new(layer.node), op.start, op.step)
 
     def _flatten(self, layer: Layer, op: Reshape) -> None:
         """[channels][pixels] as a vector: the same memory where no padding lies between the channels."""

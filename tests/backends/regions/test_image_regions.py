@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from region_cases import (
+    Array,
     Built,
     RegionCase,
     assert_close,
@@ -155,7 +156,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build_cases({name: make() for name, make in CASES.items()}, tmp_path_factory.mktemp("image"))
 
 
-def images(built: Built, name: str, batch: int) -> list[object]:
+def images(built: Built, name: str, batch: int) -> list[Array]:
     return [
         random_array(batch, *(s or 0 for s in i.shape[1:]), seed=batch)
         for i in built.plans[name].inputs

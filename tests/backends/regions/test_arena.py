@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from sparsecc.backends.tvm.arena import ALIGNMENT_ELEMS, SLACK_ELEMS, Buffer, place
 
 steps = st.integers(0, 12)
-buffers = st.lists(
-    st.builds(lambda elems, a, b: Buffer(elems, min(a, b), max(a, b)), st.integers(1, 300), steps, steps), max_size=12
-)
+
+
+def buffer(elems: int, a: int, b: int) -> Buffer:
+    return Buffer(elems, min(a, b), max(a, b))
+
+
+buffers = st.lists(st.builds(buffer, st.integers(1, 300), steps, steps), max_size=12)
 
 
 @given(buffers)

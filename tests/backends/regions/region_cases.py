@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-import sparsecc.ops  # noqa: F401  registers the unpack ops
 from sparsecc.backends.onnxruntime.library import build_library
 from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.tvm.codegen import Isa
 from sparsecc.backends.tvm.lower import lower
-from sparsecc.backends.tvm.plan import RegionPlan
+from sparsecc.backends.tvm.plan import InputDim, RegionPlan
 from sparsecc.formats import Format, parse_format
 
+ort: Any = import_module("onnxruntime")  # it has no types
 Array = npt.NDArray[Any]
 UNPACK = {"csr": torch.ops.sparsecc.unpack_csr.default, "bsr": torch.ops.sparsecc.unpack_bsr.default}
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default)
@@ -40,13 +40,13 @@ class RegionCase:
 
     def expected(self, *activations: Array) -> list[Array]:
         with torch.no_grad():
-            results = self.module(*(torch.from_numpy(a) for a in activations))
-        return [r.numpy() for r in (results if isinstance(results, tuple) else (results,))]
+            results = cast("Tensor | tuple[Tensor, ...]", self.module(*map(torch.tensor, activations)))
+        return [np.asarray(r) for r in ((results,) if isinstance(results, Tensor) else results)]
 
 
 def prune(module: nn.Module, density: float, seed: int = 0) -> nn.Module:
     """Random weights, and all but a share of them zero."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) / math.sqrt(max(1, parameter[0].numel())))
@@ -57,7 +57,7 @@ def prune(module: nn.Module, density: float, seed: int = 0) -> nn.Module:
 
 def region_case(
     module: nn.Module,
-    examples: Sequence[torch.Tensor],
+    examples: Sequence[Tensor],
     formats: Callable[[str], str] = lambda _: "csr",
     dynamic_axes: int = 1,
 ) -> RegionCase:
@@ -71,7 +71,7 @@ def region_case(
 
     def constant(name: str, value: Array) -> fx.Node:
         node = graph.placeholder(name)
-        node.meta = {"val": torch.from_numpy(value), "constant": True}
+        node.meta = {"val": torch.tensor(value), "constant": True}
         constants.append(value)
         return node
 
@@ -130,7 +130,7 @@ def run_native(
     return [array[: math.prod(size)].reshape(size) for array, size in zip(flat, sizes, strict=True)]
 
 
-def _size(dim: Any, activations: Sequence[Array]) -> int:
+def _size(dim: int | InputDim, activations: Sequence[Array]) -> int:
     return dim if isinstance(dim, int) else activations[dim.input].shape[dim.axis]
 
 
@@ -147,7 +147,7 @@ def onnx_model(case: RegionCase, plan: RegionPlan) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -155,7 +155,7 @@ def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> ort.Infe
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_onnxruntime(session: ort.InferenceSession, activations: Sequence[Array]) -> list[Array]:
+def run_onnxruntime(session: Any, activations: Sequence[Array]) -> list[Array]:
     names = [i.name for i in session.get_inputs()]
     return cast("list[Array]", session.run(None, dict(zip(names, activations, strict=True))))
 
@@ -184,7 +184,7 @@ class Built:
         found = run_native(case, plan, self.library, activations, isa, list(self.cases).index(name))
         assert_close(found, case.expected(*activations))
 
-    def session(self, name: str, threads: int = 1) -> ort.InferenceSession:
+    def session(self, name: str, threads: int = 1) -> Any:
         return session(onnx_model(self.cases[name], self.plans[name]), self.library, threads)
 
 

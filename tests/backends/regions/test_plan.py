@@ -1,0 +1,126 @@
+"""Plans as text that a person has read: what lowering decides for a small region of each kind.
+
+Rewrite the files with SPARSECC_UPDATE_GOLDEN=1 and read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from region_cases import RegionCase, prune, region_case
+from torch import Tensor, fx, nn
+
+from sparsecc.backends.tvm.fuse import fuse
+from sparsecc.backends.tvm.lower import lower
+from sparsecc.backends.tvm.matmul import split_vectors
+from sparsecc.backends.tvm.plan import Prepare
+from sparsecc.diagnostics import PassBug
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Branches(nn.Module):
+    """A shared input, an addition fused into the later branch, a shortcut, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.side, self.head = nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(4, 6, 1, 2), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.relu(self.side(x) + self.main(x))
+        return torch.flatten(F.adaptive_avg_pool2d(F.gelu(y), 1), 1), self.head(torch.flatten(F.max_pool2d(y, 7), 1))
+
+
+class FeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.norm = nn.Linear(24, 40), nn.Linear(40, 24), nn.LayerNorm(24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.down(F.gelu(self.up(x))) + x)
+        return y
+
+
+def branches() -> RegionCase:
+    return region_case(prune(Branches(), 0.3), [torch.randn(2, 4, 14, 14)])
+
+
+def feed_forward() -> RegionCase:
+    storages = {"linear": "bsr4x1", "linear_1": "dense"}
+    return region_case(prune(FeedForward(), 0.3), [torch.randn(2, 3, 24)], storages.__getitem__, dynamic_axes=2)
+
+
+@pytest.mark.parametrize("case", [branches, feed_forward], ids=lambda case: case.__name__)
+def test_plan_is_the_golden_text(case: Callable[[], RegionCase]) -> None:
+    plan, file = lower(case().region, "Region_0"), GOLDEN / f"{case.__name__}.txt"
+    if os.environ.get("SPARSECC_UPDATE_GOLDEN"):
+        file.write_text(str(plan))
+    assert str(plan) == file.read_text()
+
+
+def test_a_choice_changes_the_tiles() -> None:
+    plan = lower(feed_forward().region, "Region_0", {"linear": "nv2"})
+    symbols = {step.name: step.kernel.symbol for step in plan.variants[-1].steps}
+    assert symbols["linear"] == "spmm_4x1_v2_uint16_gelu"
+    assert symbols["linear_1"].startswith("dense_6_v4")
+
+
+def test_an_unknown_choice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'nv9' is no kernel choice: choose nv1, nv2, nv3 or nv4"):
+        lower(feed_forward().region, "Region_0", {"linear": "nv9"})
+
+
+@pytest.mark.parametrize(
+    ("vectors", "most", "split"),
+    [
+        (4, 4, [(4, 1)]),
+        (13, 4, [(4, 1), (3, 3)]),
+        (5, 4, [(3, 1), (2, 1)]),
+        (1, 4, [(1, 1)]),
+        (64, 4, [(4, 16)]),
+        (7, 1, [(1, 7)]),
+    ],
+)
+def test_lanes_are_split_evenly(vectors: int, most: int, split: list[tuple[int, int]]) -> None:
+    assert split_vectors(vectors, most) == split
+    assert sum(width * tiles for width, tiles in split) == vectors
+
+
+def test_equal_tables_are_prepared_once() -> None:
+    prepares = lower(feed_forward().region, "Region_0").prepares
+    assert len(prepares) == len(set(prepares)) == 2  # one per weight, for both variants
+    assert [type(p) for p in prepares] == [Prepare, Prepare]
+
+
+def test_what_stands_between_is_not_fused_when_it_is_used_elsewhere() -> None:
+    class Used(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.conv(x)
+            return F.relu(y), y + x
+
+    layers = fuse(region_case(prune(Used(), 0.5), [torch.randn(2, 2, 8, 8)]).region.graph)
+    assert [(layer.name, layer.function, layer.add is not None) for layer in layers] == [
+        ("conv2d", "none", False),
+        ("relu", "none", False),
+        ("add", "none", False),
+    ]
+
+
+def test_what_no_region_may_hold_is_a_bug_of_the_partition() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    y = graph.call_function(torch.ops.aten.sin.default, (x,))
+    graph.output((y,))
+    for node in (x, y):
+        node.meta["val"] = torch.empty(2, 3)
+    with pytest.raises(PassBug, match=r"aten\.sin\.default is not an operation of regions"):
+        lower(fx.GraphModule(nn.Module(), graph), "Region_0")

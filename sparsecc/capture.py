@@ -6,9 +6,10 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -68,23 +69,17 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
     args, kwargs = _arguments(example_inputs)
     axes = frozenset((dynamic or {}).values())
 
-    def widen(x: object) -> object:
-        if isinstance(x, torch.Tensor):
-            for axis in axes:
-                if axis < x.dim() and x.shape[axis] == 1:
-                    x = torch.cat([x, x], axis)
-        return x
-
     def spec(x: object) -> object:
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
-    args, kwargs = pytree.tree_map(widen, (args, kwargs))
-    shapes = pytree.tree_map(spec, (args, kwargs)) if axes else None
+    args, kwargs = pytree.tree_map(lambda x: widen(x, axes) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    by_parameter = inspect.signature(module.forward).bind(*args, **kwargs).arguments  # as torch.export wants its shapes
+    shapes = pytree.tree_map(spec, dict(by_parameter)) if axes else None
     was_training = {m for m in module.modules() if m.training}
     module.eval()
     try:
         with quiet():
-            return torch.export.export(module, args, kwargs, dynamic_shapes=_by_name(module, shapes, kwargs))
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:
         raise _export_error(error) from error
     finally:
@@ -92,14 +87,18 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
             m.training = True
 
 
-def _by_name(module: nn.Module, shapes: object, kwargs: Mapping[str, object]) -> Any:
-    if shapes is None:
-        return None
-    positional, named = cast("tuple[tuple[object, ...], dict[str, object]]", shapes)
-    if not kwargs:
-        return positional
-    names = list(inspect.signature(module.forward).parameters)
-    return dict(zip(names, positional, strict=False)) | named
+def widen(x: torch.Tensor, axes: Iterable[int]) -> torch.Tensor:
+    """Double the given axes where they have size 1: torch.export takes a traced 1 for a constant."""
+    for axis in axes:
+        if axis < x.dim() and x.shape[axis] == 1:
+            x = torch.cat([x, x], axis)
+    return x
+
+
+def dynamic_axes(module: fx.GraphModule) -> list[dict[int, Any]]:
+    """What torch.export needs to know to keep the symbolic sizes of a flat graph's inputs symbolic."""
+    sizes = [node.meta["val"].shape for node in module.graph.find_nodes(op="placeholder")]
+    return [{axis: Dim.DYNAMIC for axis, s in enumerate(shape) if isinstance(s, torch.SymInt)} for shape in sizes]
 
 
 def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -125,13 +124,11 @@ def _export_error(error: Exception) -> CompileError:
 
 def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: Mapping[str, int]) -> Program:
     """One graph of flat tensors in and out, without guards, and with names for inputs, outputs and dynamic sizes."""
-    if mutated := [*exported.graph_signature.buffers_to_mutate.values()]:
+    for trained in _signs_of_training(exported):
         raise CompileError.of(
-            "SCC013",
-            f"the model changes its own buffer '{mutated[0]}' when it runs (exported in training mode?)",
-            help="call model.eval() before exporting",
+            "SCC013", f"{trained} (exported in training mode?)", help="call model.eval() before exporting"
         )
-    source = cast(fx.GraphModule, exported.module())
+    source = exported.module()
     flat_inputs = pytree.tree_leaves((args, kwargs))
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     examples = list[torch.Tensor]()
@@ -167,6 +164,14 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
     return program
 
 
+def _signs_of_training(exported: ExportedProgram) -> Iterator[str]:
+    for buffer in exported.graph_signature.buffers_to_mutate.values():
+        yield f"the model changes its own buffer '{buffer}' when it runs"
+    for node in exported.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default):
+        if node.args[2]:
+            yield "the model drops values at random when it runs"
+
+
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
@@ -176,8 +181,7 @@ def _output_names(exported: ExportedProgram, count: int) -> list[str]:
     if spec is None or count == 1:
         return ["output"] * count
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(count), spec))
-    texts = [pytree.keystr(path) for path, _ in paths]
-    names = ["".join(c if c.isalnum() else "_" for c in text).strip("_") for text in texts]
+    names = ["_".join(re.findall(r"[^\W_]\w*", pytree.keystr(path))) for path, _ in paths]
     return [name if name and not name.isdigit() else f"output_{i}" for i, name in enumerate(names)]
 
 
@@ -195,9 +199,7 @@ def _name_dims(program: Program, dynamic: Mapping[str, int]) -> dict[str, str]:
 
 
 def _check_weights(program: Program) -> None:
-    bad = [n for n in program.graph.find_nodes(op="get_attr") if not bool(torch.isfinite(program.constant(n)).all())]
-    bad = [n for n in bad if program.constant(n).is_floating_point()]
-    if bad:
+    if bad := [n for n in program.constants if not bool(torch.isfinite(program.constant(n)).all())]:
         raise CompileError(
             [
                 Diagnostic(

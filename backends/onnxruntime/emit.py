@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import fx, nn
 
-from sparsecc.capture import quiet
+from sparsecc.capture import dynamic_axes, quiet, widen
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
 from sparsecc.program import Program
@@ -55,7 +56,7 @@ def emit(program: Program) -> onnx.ModelProto:
     model = export(program.module, program.example_inputs, ops, program.input_names, program.output_names)
     rename_dims(model, program.dims)
     functions = [unpack_function(CSR()), unpack_function(BSR(4, 1))]
-    functions += [region_function(r, _inputs_of(program, r.name)) for r in regions(program)]
+    functions += region_functions(program)
     model.functions.extend(functions)
     used = _used_functions(model)
     del model.functions[:]
@@ -68,18 +69,25 @@ def emit(program: Program) -> onnx.ModelProto:
 
 
 class _Emitter(fx.Interpreter):
-    """Runs the Program for torch.export; regions and unpacking leave one ONNX node each instead of their insides."""
+    """Runs the Program for torch.export; the regions in ``ops`` and unpacking leave one ONNX node each."""
 
-    ops: Mapping[str, str]
+    ops: Mapping[str, str] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The region's own result only tells the shapes; nothing uses it, so it vanishes from the export."""
-        shapes = super().call_module(target, args, kwargs)
+        """One node; its outputs have the sizes that the region's graph knows, in terms of the inputs' sizes."""
+        region = cast(fx.GraphModule, cast(fx.GraphModule, self.module).get_submodule(str(target)))
+        if target not in self.ops:
+            return _Emitter(region).run(*args)
+        graph = region.graph
+        given = zip(graph.find_nodes(op="placeholder"), args, strict=True)
+        sizes = {str(s): real for n, x in given for s, real in zip(n.meta["val"].shape, x.shape, strict=True)}
+        (output,) = graph.find_nodes(op="output")
+        values = [n.meta["val"] for n in output.args[0]]
         return torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{self.ops[str(target)]}",
             args,
-            dtypes=[s.dtype for s in shapes],
-            shapes=[s.shape for s in shapes],
+            dtypes=[v.dtype for v in values],
+            shapes=[[s if isinstance(s, int) else sizes[str(s)] for s in v.shape] for v in values],
             version=1,
         )
 
@@ -114,12 +122,8 @@ def export(
     output_names: Sequence[str],
 ) -> onnx.ModelProto:
     """Trace the graph and let torch's exporter write plain ONNX; sizes that are symbols stay dynamic."""
-    placeholders = module.graph.find_nodes(op="placeholder")
-    dynamic = [
-        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(n.meta["val"].shape) if isinstance(size, torch.SymInt)}
-        for n in placeholders
-    ]
-    widened = [_widen(x, axes) for x, axes in zip(inputs, dynamic, strict=True)]
+    dynamic = dynamic_axes(module)
+    widened = [widen(x, axes) for x, axes in zip(inputs, dynamic, strict=True)]
     try:
         with quiet(), torch.no_grad():
             exported = torch.export.export(
@@ -144,14 +148,6 @@ def export(
     return program.model_proto
 
 
-def _widen(x: torch.Tensor, axes: Mapping[int, object]) -> torch.Tensor:
-    """torch.export fixes axes of size 1; trace at 2."""
-    for axis in axes:
-        if x.shape[axis] == 1:
-            x = torch.cat([x, x], axis)
-    return x
-
-
 # ---- functions ----------------------------------------------------------------------------------------------------
 
 
@@ -159,40 +155,63 @@ def unpack_function(form: CSR | BSR) -> onnx.FunctionProto:
     return form.unpack_function()
 
 
-def region_function(region: Region, inputs: Sequence[torch.Tensor]) -> onnx.FunctionProto:
-    """The region's body in standard operators, taking the same packed arrays as the kernels do."""
-    placeholders = enumerate(region.module.graph.find_nodes(op="placeholder"))
-    names = [n.name if n.meta["constant"] else f"in_{i}" for i, n in placeholders]
-    (output,) = region.module.graph.find_nodes(op="output")
-    outputs = [f"out_{i}" for i in range(len(output.args[0]))]
-    body = export(region.module, inputs, {}, names, outputs)
+def region_functions(program: Program) -> list[onnx.FunctionProto]:
+    """The regions' bodies in standard operators, taking the same packed arrays as the kernels do.
+
+    One export for all of them side by side (each call of the exporter costs a second), cut apart afterwards.
+    """
+    found = regions(program)
+    if not found:
+        return []
+    graph, inputs = fx.Graph(), _region_inputs(program)
+    outputs, groups = list[fx.Node](), list[tuple[list[str], list[str]]]()
+    for region in found:
+        placeholders = list[fx.Node]()
+        for i, n in enumerate(region.module.graph.find_nodes(op="placeholder")):
+            placeholders.append(graph.placeholder(f"{region.name}_{n.name if n.meta['constant'] else f'in_{i}'}"))
+            placeholders[-1].meta = dict(n.meta)
+        call = graph.call_module(region.name, tuple(placeholders))
+        (output,) = region.module.graph.find_nodes(op="output")
+        results = [graph.call_function(operator.getitem, (call, i)) for i in range(len(output.args[0]))]
+        outputs += results
+        groups.append(([n.name for n in placeholders], [f"{region.name}_out_{i}" for i in range(len(results))]))
+    graph.output(tuple(outputs))
+    input_names, output_names = ([name for group in groups for name in group[end]] for end in (0, 1))
+    arguments = [x for region in found for x in inputs[region.name]]
+    body = export(fx.GraphModule(program.module, graph), arguments, {}, input_names, output_names)
     _strip(body)
-    constants = [
-        helper.make_node("Constant", [], [t.name], value=_unnamed(t)) for t in body.graph.initializer
-    ]
+    return [_function(r.op, body.graph, *ends) for r, ends in zip(found, groups, strict=True)]
+
+
+def _function(name: str, graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.FunctionProto:
+    """The part of the graph that computes ``outputs``, its initializers as constants."""
+    constants = {t.name: helper.make_node("Constant", [], [t.name], value=_unnamed(t)) for t in graph.initializer}
+    wanted, nodes = set(outputs), list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            nodes.append(node)
+            wanted.update(node.input)
+    nodes += [node for t, node in constants.items() if t in wanted]
     imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    return helper.make_function(
-        DOMAIN, region.op, [i.name for i in body.graph.input], outputs, [*constants, *body.graph.node], imports
-    )
+    return helper.make_function(DOMAIN, name, inputs, outputs, nodes[::-1], imports)
 
 
 def _unnamed(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor))
 
 
-def _inputs_of(program: Program, name: str) -> list[torch.Tensor]:
-    """What the region is called with when the Program runs on its example inputs."""
-    seen = list[torch.Tensor]()
+def _region_inputs(program: Program) -> dict[str, list[torch.Tensor]]:
+    """What each region is called with when the Program runs on its example inputs."""
+    seen = dict[str, list[torch.Tensor]]()
 
     class Listener(fx.Interpreter):
         def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if str(target) == name:
-                seen.extend(args)
+            seen[str(target)] = [x.clone() for x in args]
             return super().call_module(target, args, kwargs)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         Listener(program.module).run(*program.example_inputs)
-    return [x.clone() for x in seen]
+    return seen
 
 
 def _used_functions(model: onnx.ModelProto) -> set[str]:

@@ -1,9 +1,9 @@
 """torch.export archives, without the code that a hostile one could make torch run.
 
-torch (2.13) trusts them: it unpickles payloads, evaluates the sizes' expressions with sympy, resolves any name under
-``torch`` as an operator (``torch.os.system`` is one), writes names and guards into Python source that it executes, and
-imports modules named in the structure of the inputs. Everything here is therefore compared with what an exporter
-writes before torch sees it; the answer to all the rest is ``--allow-pickle``.
+torch (2.13) trusts them: it unpickles payloads, evaluates the expressions of sizes with sympy, looks up operators by
+any name under ``torch``, writes names and guards into Python source that it executes, and imports modules named in the
+structure of the inputs. So everything is compared here with what an exporter writes before torch sees it; whoever has
+an archive that needs more may trust it with ``--allow-pickle``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PICKLES = ("data/weights/model.pt", "data/constants/model.pt", "data/sample_inpu
 """Read with weights_only first; torch goes on without it where that fails. The first two are of older torches."""
 
 
+LONGEST_REASON = 300
+
+
 def load_archive(data: bytes, name: str, *, trusted: bool = False) -> ExportedProgram:
     """The program of an archive; unless ``trusted``, one that can do nothing but compute.
 
@@ -48,16 +51,22 @@ def load_archive(data: bytes, name: str, *, trusted: bool = False) -> ExportedPr
     except CompileError:
         raise
     except Exception as error:  # whatever torch's deserializer meets
-        reason = next((line for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)
         raise CompileError.of(
             "SCC024",
-            f"torch {torch.__version__} cannot read the export archive {name}: {reason.strip()}",
+            f"torch {torch.__version__} cannot read the export archive {name}: {_reason(error)}",
             help="export the model again with this version of torch, importing first whatever it needs",
         ) from error
     if not trusted:
         # source text of checks on the inputs, which torch would execute; sparsecc checks inputs itself
         vars(program)["_guards_code"] = []
     return program
+
+
+def _reason(error: Exception) -> str:
+    """The first line, or the last of the traceback that torch puts into its errors about nodes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[-1] if len(lines) > 1 and "Traceback" in str(error) else lines[0]
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + "..."
 
 
 def dangers(reader: PT2ArchiveReader) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -118,16 +120,24 @@ def _placeholders_first(graph: fx.Graph) -> None:
 def run_native(
     case: RegionCase, plan: RegionPlan, library: Path, activations: Sequence[Array], isa: Isa, number: int = 0
 ) -> list[Array]:
-    """Through ctypes, into outputs that were NaN before and have a guard behind."""
-    guard = 64
+    """Through ctypes, into outputs that were NaN before. One element too far, in any tensor, is a segfault."""
     sizes = [tuple(_size(d, activations) for d in output.shape) for output in plan.outputs]
-    flat = [np.full(math.prod(size) + guard, np.nan, np.float32) for size in sizes]
+    outputs = [guarded(np.full(size, np.nan, np.float32)) for size in sizes]
     rows = math.prod(activations[0].shape[: 1 if plan.kind == "image" else -1])
-    with NativeRegion(library, number, [*[None] * len(activations), *case.constants], isa) as region:
-        region.bind(activations, flat, rows)()
-    for array, size in zip(flat, sizes, strict=True):
-        assert np.isnan(array[math.prod(size) :]).all(), "wrote beyond the output"
-    return [array[: math.prod(size)].reshape(size) for array, size in zip(flat, sizes, strict=True)]
+    with NativeRegion(library, number, [*[None] * len(activations), *map(guarded, case.constants)], isa) as region:
+        region.bind([guarded(a) for a in activations], outputs, rows)()
+    return [output.copy() for output in outputs]
+
+
+def guarded(array: Array) -> Array:
+    """A copy that ends where readable memory ends, aligned to its elements only."""
+    begin = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, begin + mmap.PAGESIZE)
+    address = np.frombuffer(pages, np.uint8).ctypes.data
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + begin), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = np.frombuffer(pages, array.dtype, array.size, begin - array.nbytes).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _size(dim: int | InputDim, activations: Sequence[Array]) -> int:

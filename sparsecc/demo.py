@@ -24,7 +24,7 @@ The artifact is {path}. Next:
 
   sparsecc inspect {path}
   sparsecc bench {path}
-  sparsecc compile model.pt    # yours, written by sparsecc.save(module, example_inputs, "model.pt")
+  sparsecc compile model.pt    # yours, as sparsecc.save(module, inputs, "model.pt") writes it
 
 Without sparsecc, wherever onnxruntime is:
 

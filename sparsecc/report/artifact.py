@@ -20,7 +20,7 @@ from .text import FACTS, count, data_size, duration, shape_text, table
 FLOAT_BYTES = 4
 PASS_COLUMNS = ("pass", "changed", ">time", ">difference", "notes")
 REGION_COLUMNS = ("region", "kind", ">layers", ">steps", ">memory", "takes", "gives")
-LAYER_COLUMNS = ("weight", ">shape", ">zeros", "mask", "format", "computed by", ">stored", ">time")
+LAYER_COLUMNS = ("weight", ">shape", ">zeros", "mask", "format", "kernel", ">stored", ">time")
 NAMES_SHOWN = 3
 NOTES_SHOWN = 3
 """Different notes shown per pass; a network with many layers has hundreds, and --json has them all."""

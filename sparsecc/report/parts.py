@@ -8,14 +8,13 @@ from typing import Any, cast
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from sparsecc.backend import BACKENDS
 from sparsecc.formats import known_formats
 from sparsecc.pass_manager import Pass
 from sparsecc.pipelines import PASSES
 
-from .text import table
+from .text import FACTS, table
 
 
 def targets() -> list[dict[str, str]]:
@@ -37,13 +36,16 @@ def list_table(title: str, facts: list[dict[str, str]]) -> Table:
 
 
 def passes_table(facts: dict[str, Any]) -> RenderableType:
-    def row(fact: dict[str, Any]) -> tuple[str, ...]:
-        options = "\n".join(f"{name}={default}" for name, default in fact["options"].items())
-        return fact["name"], fact["summary"], "\n".join(fact["needs"]), "\n".join(fact["provides"]), options
+    """A paragraph per pass, which fits a narrow terminal too, and a pipeline per line."""
 
-    columns = ("pass", "what it does", "needs", "provides", "options")
-    pipelines = [Text(f"target {name}: {text}") for name, text in facts["pipelines"].items()]
-    return Group(table("passes", columns, map(row, facts["passes"])), *pipelines)
+    def about(fact: dict[str, Any]) -> str:
+        options = [f"{name}={default}" for name, default in fact["options"].items()]
+        lists = {"needs": fact["needs"], "provides": fact["provides"], "breaks": fact["breaks"], "options": options}
+        return "\n".join([fact["summary"], *(f"{name}: {', '.join(items)}" for name, items in lists.items() if items)])
+
+    rows = [(fact["name"], about(fact)) for fact in facts["passes"]]
+    pipelines = [(f"target {name}", text.replace(",", ", ")) for name, text in facts["pipelines"].items()]
+    return Group(table("passes", ("pass", "what it does"), rows), table("pipelines", FACTS, pipelines))
 
 
 def _pass_facts(kind: type[Pass]) -> dict[str, Any]:

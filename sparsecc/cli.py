@@ -60,7 +60,9 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def compile(  # noqa: A001  the command's name
-    model: Annotated[Path, typer.Argument(help="Model file: a torch.export archive, or a state dict with --model.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file: a torch.export archive, or a state dict with --model.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Artifact to write; MODEL.sparsecc if absent.")
     ] = None,
@@ -76,7 +78,7 @@ def compile(  # noqa: A001  the command's name
     ] = True,
     factory: Annotated[
         str | None,
-        typer.Option("--model", metavar="PACKAGE.MODULE:FUNCTION", help="Builds the module of a state dict."),
+        typer.Option("--model", metavar="MODULE:FUNC", help="Builds the module of a state dict."),
     ] = None,
     inputs: Annotated[Path | None, typer.Option(metavar="X.npz", help="Example inputs, if MODEL has none.")] = None,
     allow_pickle: Annotated[

@@ -8,19 +8,22 @@ from typing import cast
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from sparsecc.pass_manager import Effects, Note
-from sparsecc.program import Program, calls
+from sparsecc.program import Program, calls, same_sizes, schema
 from sparsecc.rewrite import Refused, Rule, apply_rules
+
+from .fold_constants import constant_cone
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Canonicalize:
-    """Drop assertions, copies and dropout; spell padding as numbers, and a product with a constant matrix as a linear layer.
+    """Drop assertions, copies and dropout; spell padding as numbers, and a product with constants as a linear layer.
 
-    clone(x) -> x      conv2d(x, w, "same") -> conv2d(x, w, padding=[1, 1])      add(matmul(x, w), b) -> linear(x, w.T, b)
+    clone(x) -> x    conv2d(x, w, "same") -> conv2d(x, w, padding=[1, 1])    add(matmul(x, w), b) -> linear(x, t(w), b)
     """
 
     name = "canonicalize"
@@ -36,7 +39,7 @@ def _same_value(_: Program, node: fx.Node) -> fx.Node | None:
     """The input of a node that only copies it: same shape and type, not somebody else's memory to write to."""
     x = cast(fx.Node, node.args[0])
     before, after = x.meta["val"], node.meta["val"]
-    return x if before.shape == after.shape and before.dtype == after.dtype else None
+    return x if same_sizes(before.shape, after.shape) and before.dtype == after.dtype else None
 
 
 def _numeric_padding(program: Program, node: fx.Node) -> fx.Node | Refused:
@@ -52,31 +55,38 @@ def _numeric_padding(program: Program, node: fx.Node) -> fx.Node | Refused:
 
 def _filled(node: fx.Node) -> list[fx.node.Argument]:
     """The positional arguments with the schema's defaults for those left out."""
-    schema = cast("torch._ops.OpOverload", node.target)._schema.arguments
-    given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in schema[len(node.args) :])]
+    arguments = schema(cast(OpOverload, node.target)).arguments
+    given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in arguments[len(node.args) :])]
     return cast("list[fx.node.Argument]", given)
 
 
 def _constant_matmul(program: Program, node: fx.Node) -> fx.Node | None:
     x, matrix = cast("tuple[fx.Node, fx.Node]", node.args)
-    if program.is_constant(x) or matrix.meta["val"].dim() != 2 or x.meta["val"].dim() < 2:
+    if not _is_weight(program, x, matrix):
         return None
-    transposed = matrix.target in (aten.t.default, aten.transpose.int, aten.permute.default)
-    weight = matrix.args[0] if transposed else matrix
-    if not program.is_constant(weight):
-        return None
-    if not transposed:
-        weight = program.add_constant(f"{weight.target}_transposed", program.constant(cast(fx.Node, weight)).t())
-    return program.add_call(node, aten.linear.default, x, weight, like=node)
+    return program.add_call(node, aten.linear.default, x, _transposed(program, node, matrix), like=node)
 
 
 def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
     bias, x, matrix = cast("tuple[fx.Node, fx.Node, fx.Node]", node.args)
-    if node.kwargs or matrix.target is not aten.t.default or not program.is_constant(matrix.args[0]):
+    if node.kwargs or not _is_weight(program, x, matrix):
         return None
-    if not program.is_constant(bias) or bias.meta["val"].dim() != 1:
+    if not program.is_constant(bias) or not same_sizes(bias.meta["val"].shape, node.meta["val"].shape[-1:]):
         return None
-    return program.add_call(node, aten.linear.default, x, matrix.args[0], bias, like=node)
+    return program.add_call(node, aten.linear.default, x, _transposed(program, node, matrix), bias, like=node)
+
+
+def _is_weight(program: Program, x: fx.Node, matrix: fx.Node) -> bool:
+    """Whether ``x @ matrix`` is what a linear layer computes: the matrix is constant, possibly masked; x is not."""
+    if x.meta["val"].dim() < 2 or matrix.meta["val"].dim() != 2:
+        return False
+    return constant_cone(program, x) is None and constant_cone(program, matrix) is not None
+
+
+def _transposed(program: Program, before: fx.Node, matrix: fx.Node) -> fx.Node:
+    if matrix.target is aten.t.default:
+        return cast(fx.Node, matrix.args[0])
+    return program.add_call(before, aten.t.default, matrix, like=before)
 
 
 def _bias_of_linear(program: Program, node: fx.Node) -> fx.Node | None:
@@ -87,9 +97,9 @@ def _bias_of_linear(program: Program, node: fx.Node) -> fx.Node | None:
         linear, bias = bias, linear
     if not isinstance(linear, fx.Node) or linear.target is not aten.linear.default or len(linear.users) > 1:
         return None
-    if len(linear.args) > 2 or not program.is_constant(bias):
+    if len(linear.args) > 2 or not isinstance(bias, fx.Node) or not program.is_constant(bias):
         return None
-    if cast(fx.Node, bias).meta["val"].shape != linear.meta["val"].shape[-1:]:
+    if not same_sizes(bias.meta["val"].shape, linear.meta["val"].shape[-1:]):
         return None
     return program.add_call(node, aten.linear.default, *linear.args, bias, like=node)
 
@@ -98,9 +108,14 @@ def _flatten(program: Program, node: fx.Node) -> fx.Node | None:
     """A view that flattens every sample needs no batch size written out."""
     x = cast(fx.Node, node.args[0])
     before, after = x.meta["val"].shape, node.meta["val"].shape
-    if len(before) < 3 or len(after) != 2 or before[0] != after[0]:
+    if len(before) < 3 or len(after) != 2 or not same_sizes(before[:1], after[:1]):
         return None
     return program.add_call(node, aten.flatten.using_ints, x, 1, like=node)
+
+
+def _reshape(program: Program, node: fx.Node) -> fx.Node:
+    """A view demands a memory layout that its input may not have once a copy is gone."""
+    return program.add_call(node, aten.reshape.default, *node.args, like=node)
 
 
 _CHECKS = (
@@ -128,6 +143,7 @@ _COPIES = (
 _RULES = (
     Rule("remove a copy", _COPIES, _same_value),
     Rule("a view of each sample as one vector is a flatten", (aten.view.default, aten.reshape.default), _flatten),
+    Rule("a view is a reshape", (aten.view.default, aten._unsafe_view.default), _reshape),
     Rule("write the padding as numbers", (aten.conv2d.padding,), _numeric_padding),
     Rule("matmul with a constant matrix is a linear layer", (aten.matmul.default, aten.mm.default), _constant_matmul),
     Rule("addmm with a constant matrix is a linear layer", (aten.addmm.default,), _addmm),

@@ -87,16 +87,21 @@ def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Laye
     sparse = min((k for k in times if k not in ("dense", "onnxruntime")), key=times.__getitem__, default=None)
     layer = replace(layer, candidates=tuple(candidates))
     if sparse and times[sparse] <= times[dense] * (1 - margin):
-        speedup = times[dense] / times[sparse]
-        return replace(layer, format=sparse, kernel=sparse, reason=f"{sparse} takes {times[sparse]:.1f} µs, {dense} {times[dense]:.1f} µs: {speedup:.2f}x")
+        speedup = times[dense] / max(times[sparse], 1e-3)
+        reason = f"{sparse} takes {times[sparse]:.1f} µs, {dense} {times[dense]:.1f} µs: {speedup:.2f}x"
+        return replace(layer, format=sparse, kernel=sparse, reason=reason)
     versus = f"{sparse} takes {times[sparse]:.1f} µs" if sparse else "no sparse format fits"
-    return replace(layer, kernel=dense, reason=f"dense kept: {versus}, {dense} {times[dense]:.1f} µs (sparse must win by {margin:.0%})")
+    reason = f"dense kept: {versus}, {dense} {times[dense]:.1f} µs (sparse must win by {margin:.0%})"
+    return replace(layer, kernel=dense, reason=reason)
 
 
 def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
-    """Store what is computed densely in the smallest format all the same: onnxruntime unpacks it once, when it loads."""
+    """What is computed densely is stored as CSR all the same where that is smaller: onnxruntime unpacks it at load."""
+    weight = program.constant(cast(fx.Node, node.args[1]))
     if layer.format != "dense" or layer.nonzeros == layer.elems or layer.kernel == "dense":
         return layer
+    if weight.dtype != torch.float32:
+        return replace(layer, reason=f"{layer.reason}; formats hold float32 only")
     if parse_format("csr").stored_bytes(_matrix(program, node)) < 4 * layer.elems * (1 - MARGIN):
         return replace(layer, format="csr", reason=layer.reason + "; stored as csr, unpacked when the session loads")
     return layer

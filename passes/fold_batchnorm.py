@@ -21,7 +21,7 @@ aten = torch.ops.aten
 class FoldBatchNorm:
     """Scale the weight's rows and fold the shift into the bias; zeros stay zeros.
 
-    batch_norm(conv2d(x, w, b)) -> conv2d(x, w * scale, (b - mean) * scale + beta)   with scale = gamma / sqrt(var + eps)
+    batch_norm(conv2d(x, w, b)) -> conv2d(x, w * scale, (b - mean) * scale + beta)   with scale = gamma / sqrt(v + eps)
     """
 
     name = "fold-batchnorm"
@@ -45,24 +45,26 @@ def refusal(program: Program, norm: fx.Node, layer: fx.Node) -> str | None:
         return "its input is not a convolution or linear layer"
     if len(layer.users) > 1:
         return f"%{layer.name} is also used without it"
-    if not program.is_constant(layer.args[1]) or not all(program.is_constant(a) for a in norm.args[3:5]):
-        return "weight or statistics are not constant"
+    if layer.target is aten.linear.default and layer.meta["val"].dim() != 2:
+        return "it normalises another axis than the outputs of the linear layer"
+    values = [*layer.args[1:3], *norm.args[1:5]]
+    if not all(program.is_constant(a) for a in values if a is not None):
+        return "weight, bias or statistics are not constant"
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in norm.users):
         return "its saved statistics are used"
     return None
 
 
 def fold(program: Program, norm: fx.Node, layer: fx.Node) -> None:
-    gamma, beta, mean, variance = (
-        program.constant(a).double() if isinstance(a, fx.Node) else None for a in norm.args[1:5]
-    )
-    assert mean is not None and variance is not None  # refusal() asked for both
-    scale = (1 if gamma is None else gamma) / torch.sqrt(variance + cast(float, norm.args[6]))
-    weight_node, bias_node = cast(fx.Node, layer.args[1]), layer.args[2] if len(layer.args) > 2 else None
-    weight = program.constant(weight_node)
-    bias = program.constant(bias_node).double() if isinstance(bias_node, fx.Node) else torch.zeros_like(mean)
+    def value(node: object, default: float) -> torch.Tensor:
+        return program.constant(node).double() if isinstance(node, fx.Node) else torch.tensor(default).double()
+
+    weight = program.constant(cast(fx.Node, layer.args[1]))
+    bias = value(layer.args[2] if len(layer.args) > 2 else None, 0.0)
+    gamma, beta, mean, variance = map(value, norm.args[1:5], (1.0, 0.0, 0.0, 1.0))
+    scale = gamma / torch.sqrt(variance + cast(float, norm.args[6]))
     scaled = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    shifted = (bias - mean) * scale + (0 if beta is None else beta)
+    shifted = (bias - mean) * scale + beta
     name = program.layers[layer.name].weight
     layer.update_arg(1, program.add_constant(f"{name}_folded", scaled.to(weight.dtype)))
     new_bias = program.add_constant(f"{name}_bias_folded", shifted.to(weight.dtype))

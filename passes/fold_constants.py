@@ -8,13 +8,14 @@ from typing import cast
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from sparsecc.invariants import WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program
 
 LARGEST_GROWTH = 4
-"""A folded value may be this many times larger than what it was computed from (an expanded mask would bloat the file)."""
+"""A folded value may be this many times larger than what it was computed from: an expanded mask bloats the file."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class FoldConstants:
 
     def run(self, program: Program) -> Sequence[Note]:
         notes = list[Note]()
-        constant = set(program.graph.find_nodes(op="get_attr"))
+        constant = set(program.constants)
         for node in program.graph.nodes:
             if _foldable(node) and node.all_input_nodes and constant.issuperset(node.all_input_nodes):
                 constant.add(node)
@@ -39,7 +40,8 @@ class FoldConstants:
             value = evaluate(program, node)
             read = sum(program.constant(n).nbytes for n in constant_cone(program, node) or () if n.op == "get_attr")
             if value.nbytes > LARGEST_GROWTH * read:
-                notes.append(Note(node.name, f"kept: its value takes {value.nbytes} B, its inputs {read} B", done=False))
+                reason = f"kept: its value takes {value.nbytes} B, its inputs {read} B"
+                notes.append(Note(node.name, reason, done=False))
                 continue
             node.replace_all_uses_with(program.add_constant(f"{node.name}_folded", value))
             notes.append(Note(node.name, "computed at compile time"))
@@ -52,7 +54,7 @@ def constant_cone(program: Program, node: fx.Node) -> Sequence[fx.Node] | None:
     cone, stack = {node: None}, [node]
     while stack:
         current = stack.pop()
-        if current.op != "get_attr" and not (_foldable(current) and current.all_input_nodes):
+        if not program.is_constant(current) and not (_foldable(current) and current.all_input_nodes):
             return None
         new = [n for n in current.all_input_nodes if n not in cone]
         cone.update(dict.fromkeys(new))
@@ -68,7 +70,7 @@ def evaluate(program: Program, node: fx.Node) -> torch.Tensor:
             values[n] = program.constant(n)
         else:
             args, kwargs = fx.map_arg((n.args, n.kwargs), lambda m: values[m])
-            values[n] = cast("torch._ops.OpOverload", n.target)(*args, **kwargs)
+            values[n] = cast(OpOverload, n.target)(*args, **kwargs)
     return values[node].detach().contiguous().clone()
 
 
@@ -76,4 +78,4 @@ def _foldable(node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
         return False
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in target.tags
+    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded not in target.tags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -15,6 +16,8 @@ from sparsecc.program import Layer, Program, calls
 
 from .fold_constants import constant_cone, evaluate
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class FoldMasks:
@@ -27,17 +30,20 @@ class FoldMasks:
     effects = Effects(requires=frozenset({WELL_FORMED}), establishes=frozenset({WEIGHTS_CONSTANT}))
 
     def run(self, program: Program) -> Sequence[Note]:
-        notes = list[Note]()
+        notes, folded = list[Note](), dict[fx.Node, tuple[str, str]]()
         for layer in calls(program, *LAYERS):
             weight = cast(fx.Node, layer.args[1])
             cone = constant_cone(program, weight)
             if cone is None:
                 notes.append(Note(layer.name, "the weight depends on the input", done=False))
                 continue
-            mask, name = mask_form(program, cone), weight_name(cone)
+            mask, name = folded.get(weight) or (mask_form(program, cone), weight_name(cone))
             if weight.op != "get_attr":
-                layer.update_arg(1, program.add_constant(name, evaluate(program, weight)))
-                notes.append(Note(layer.name, f"{mask} folded into {name}"))
+                constant = program.add_constant(name, evaluate(program, weight))
+                weight.replace_all_uses_with(constant)
+                folded[constant] = mask, name  # other layers may share it
+                what = "computed at compile time" if mask == "none" else f"{mask} folded into {name}"
+                notes.append(Note(layer.name, what))
             value = program.constant(cast(fx.Node, layer.args[1]))
             if mask == "none" and not bool(value.all()):
                 mask = "plain zeros"
@@ -53,22 +59,31 @@ def mask_form(program: Program, cone: Sequence[fx.Node]) -> str:
         return "torch.nn.utils.prune"
     if any(".parametrizations." in f".{name}" for name in names):
         return "parametrization"
-    masking = (torch.ops.aten.mul.Tensor, torch.ops.aten.where.self, torch.ops.aten.masked_fill.Scalar)
-    if any(node.target in masking for node in cone) and any(_is_mask(program, node) for node in cone):
+    if any(node.target in _MASKING for node in cone) and any(_is_mask(program, node) for node in cone):
         return "mask in forward"
     return "none"
 
 
 def weight_name(cone: Sequence[fx.Node]) -> str:
-    """The user's name of the weight: its only floating parameter, without what masking libraries put around it."""
+    """The user's name of the weight: its largest floating parameter, without what masking libraries put around it."""
     floating = [n for n in cone if n.op == "get_attr" and n.meta["val"].is_floating_point()]
     largest = max(floating, key=lambda n: (n.meta["val"].numel(), "mask" not in str(n.target)))
-    name = str(largest.target).removesuffix("_orig").removesuffix(".original")
-    return name.replace("parametrizations.", "").removesuffix(".0")
+    name = re.sub(r"_orig$|\.original\d*$", "", str(largest.target))
+    return name.replace("parametrizations.", "")
 
 
 def _is_mask(program: Program, node: fx.Node) -> bool:
-    if node.op != "get_attr":
+    if not program.is_constant(node):
         return False
     value = program.constant(node)
     return value.dtype == torch.bool or bool(((value == 0) | (value == 1)).all())
+
+
+_MASKING = (
+    aten.mul.Tensor,
+    aten.where.self,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
+)

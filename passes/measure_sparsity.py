@@ -19,9 +19,7 @@ class MeasureSparsity:
     """Count the non-zeros of every layer whose weight is constant."""
 
     name = "measure-sparsity"
-    effects = Effects(
-        requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}), establishes=frozenset({SPARSITY_MEASURED})
-    )
+    effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}), establishes=frozenset({SPARSITY_MEASURED}))
 
     def run(self, program: Program) -> Sequence[Note]:
         notes = list[Note]()
@@ -32,5 +30,7 @@ class MeasureSparsity:
             count = int(torch.count_nonzero(weight))
             layer = replace(program.layers[node.name], nonzeros=count, stored_bytes=weight.nbytes)
             program.layers[node.name] = layer
-            notes.append(Note(node.name, f"{layer.weight}: {count} of {layer.elems} values, {layer.sparsity:.1%} zeros"))
+            notes.append(
+                Note(node.name, f"{layer.weight}: {count} of {layer.elems} values, {layer.sparsity:.1%} zeros")
+            )
         return notes

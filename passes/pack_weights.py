@@ -9,12 +9,12 @@ from typing import cast
 import torch
 from torch import fx
 
-from sparsecc.formats import parse_format
+from sparsecc.diagnostics import CompileError
+from sparsecc.formats import SparseFormat, parse_format
 from sparsecc.invariants import FORMATS_CHOSEN, LAYERS, WEIGHTS_CONSTANT, WEIGHTS_PACKED, WELL_FORMED
+from sparsecc.ops import UNPACK
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program, calls
-
-UNPACK = {"UnpackCSR": torch.ops.sparsecc.unpack_csr.default, "UnpackBSR": torch.ops.sparsecc.unpack_bsr.default}
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,34 @@ class PackWeights:
     )
 
     def run(self, program: Program) -> Sequence[Note]:
-        notes = list[Note]()
+        notes, arrays = list[Note](), dict[tuple[object, str], list[fx.Node]]()
         for node in calls(program, *LAYERS):
             layer = program.layers.get(node.name)
             if layer is None or layer.format == "dense":
                 continue
-            stored_bytes = pack(program, node, layer.format, layer.weight)
+            key = cast(fx.Node, node.args[1]).target, layer.format  # layers may share a weight
+            arrays[key] = pack(program, node, layer.format, layer.weight, arrays.get(key))
+            stored_bytes = sum(program.constant(array).nbytes for array in arrays[key])
             program.layers[node.name] = replace(layer, stored_bytes=stored_bytes)
             notes.append(Note(node.name, f"{layer.weight}: {layer.format}, {4 * layer.elems} B -> {stored_bytes} B"))
         program.tidy()
         return notes
 
 
-def pack(program: Program, node: fx.Node, format_name: str, name: str) -> int:
-    """Pack the weight of a layer; the bytes it takes now."""
+def pack(
+    program: Program, node: fx.Node, format_name: str, name: str, arrays: list[fx.Node] | None = None
+) -> list[fx.Node]:
+    """Replace a layer's weight by the arrays it is packed in: those given, or new ones called ``name_...``."""
     form = parse_format(format_name)
+    if not isinstance(form, SparseFormat):
+        raise CompileError.of("SCC030", f"weights cannot be stored as '{format_name}': nothing unpacks it")
     weight = program.constant(cast(fx.Node, node.args[1]))
-    packed = form.pack(weight.reshape(len(weight), -1).numpy())
-    arrays = [program.add_constant(f"{name}_{key}", torch.from_numpy(array)) for key, array in packed.arrays.items()]
-    dense = program.add_call(node, UNPACK[form.unpack_op_name], *arrays, *packed.shape, like=node)
+    matrix = weight.reshape(len(weight), -1)
+    if arrays is None:
+        packed = form.pack(matrix.numpy()).arrays.items()
+        arrays = [program.add_constant(f"{name}_{key}", torch.from_numpy(array)) for key, array in packed]
+    dense = program.add_call(node, UNPACK[form.unpack_op_name], *arrays, *matrix.shape, like=node)
     if weight.dim() > 2:
         dense = program.add_call(node, torch.ops.aten.reshape.default, dense, list(weight.shape), like=node)
     node.update_arg(1, dense)
-    return packed.stored_bytes
+    return arrays

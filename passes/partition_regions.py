@@ -34,7 +34,8 @@ class PartitionRegions:
     def run(self, program: Program) -> Sequence[Note]:
         groups, notes = group(program)
         outline(program, groups)
-        return [*notes, *(Note(f"region_{i}", f"{g.kind} region of {len(g.nodes)} nodes") for i, g in enumerate(groups))]
+        done = [Note(f"region_{i}", f"{g.kind} region of {len(g.nodes)} nodes") for i, g in enumerate(groups)]
+        return [*notes, *done]
 
 
 @dataclass(eq=False)
@@ -62,11 +63,16 @@ def group(program: Program) -> tuple[list[Group], list[Note]]:
             found.nodes.append(node)
         elif options := sorted(kinds(node, op) & _starting_kinds(node, op)):
             home[node] = Group(options[0], _items(node, options[0]), [node])
-        place = home.get(node, node)
+        place = part_of(node, home)
         quotient.add_node(place)
-        quotient.add_edges_from((home.get(i, i), place) for i in inputs if home.get(i, i) is not place)
+        quotient.add_edges_from((part_of(i, home), place) for i in inputs if part_of(i, home) is not place)
     groups = list(dict.fromkeys(home.values()))
     return [g for g in groups if any(_is_sparse_layer(program, n) for n in g.nodes)], notes
+
+
+def part_of(node: fx.Node, home: dict[fx.Node, Group]) -> Group | fx.Node:
+    """The region of a node, or the node itself where it has none."""
+    return home.get(node) or node
 
 
 def eligible(program: Program, node: fx.Node) -> Op | Refusal:
@@ -85,9 +91,10 @@ def joinable(
     for candidate in dict.fromkeys([*(home[i] for i in inputs if i in home), *readers]):
         if candidate.kind not in kinds(node, op) or candidate.items != _items(node, candidate.kind):
             continue
-        if candidate.kind == "image" and isinstance(op, Linear) and _nonzeros(program, node) > LARGEST_VECTOR_LAYER_ELEMS:
+        large = isinstance(op, Linear) and _nonzeros(program, node) > LARGEST_VECTOR_LAYER_ELEMS
+        if candidate.kind == "image" and large:
             continue
-        outside = [home.get(i, i) for i in inputs if home.get(i, i) is not candidate]
+        outside = [part for i in inputs if (part := part_of(i, home)) is not candidate]
         if not any(nx.has_path(quotient, candidate, o) for o in outside):
             return candidate
     return None
@@ -133,10 +140,13 @@ def outline(program: Program, groups: Sequence[Group]) -> None:
     order = {n: i for i, n in enumerate(program.graph.nodes)}
     quotient: nx.DiGraph[Group | fx.Node] = nx.DiGraph()
     for node in program.graph.nodes:
-        quotient.add_node(home.get(node, node))
-        quotient.add_edges_from((home.get(i, i), home.get(node, node)) for i in node.all_input_nodes)
-    quotient.remove_edges_from(list(nx.selfloop_edges(quotient)))
-    rank = lambda part: max(map(order.__getitem__, part.nodes)) if isinstance(part, Group) else order[part]  # noqa: E731
+        place = part_of(node, home)
+        quotient.add_node(place)
+        quotient.add_edges_from((part, place) for i in node.all_input_nodes if (part := part_of(i, home)) is not place)
+
+    def rank(part: Group | fx.Node) -> int:
+        return max(order[n] for n in part.nodes) if isinstance(part, Group) else order[part]
+
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for part in nx.lexicographical_topological_sort(quotient, key=rank):
         if isinstance(part, fx.Node):

@@ -39,7 +39,9 @@ class PruneWeights:
             weight = program.constant(cast(fx.Node, node.args[1]))
             name = program.layers[node.name].weight
             node.update_arg(1, program.add_constant(f"{name}_pruned", pruned(weight, self.sparsity)))
-            notes.append(Note(node.name, f"{name}: {round(self.sparsity * weight.numel())} of {weight.numel()} set to zero"))
+            notes.append(
+                Note(node.name, f"{name}: {round(self.sparsity * weight.numel())} of {weight.numel()} set to zero")
+            )
         program.tidy()
         return notes
 

@@ -25,8 +25,8 @@ class Build:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A target. ``pipeline`` is text for sparsecc.pipelines; ``build`` compares its files with the original Program (the
-    captured one, before any pass) and its outputs on the example inputs.
+    """A target. ``pipeline`` is text for sparsecc.pipelines; ``build`` compares its files with the original Program
+    (the captured one, before any pass) and its outputs on the example inputs.
     """
 
     @property
@@ -42,5 +42,9 @@ def _is_backend(part: object) -> TypeGuard[Backend]:
 
 
 BACKENDS: Registry[Backend] = Registry(
-    "target", "sparsecc.backends", {"cpu": "sparsecc.backends.onnxruntime.target:CPU"}, _is_backend, unknown_code="SCC085"
+    "target",
+    "sparsecc.backends",
+    {"cpu": "sparsecc.backends.onnxruntime.target:CPU"},
+    _is_backend,
+    unknown_code="SCC085",
 )

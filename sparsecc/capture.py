@@ -24,14 +24,17 @@ Inputs = Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
 
 def capture(
-    model: nn.Module | ExportedProgram, example_inputs: Inputs | None = None, *, dynamic: Mapping[str, int] | None = None
+    model: nn.Module | ExportedProgram,
+    example_inputs: Inputs | None = None,
+    *,
+    dynamic: Mapping[str, int] | None = None,
 ) -> Program:
     """Trace ``model`` in evaluation mode on the example inputs.
 
     ``dynamic`` names axes that may change from run to run, e.g. {"batch": 0, "sequence": 1}: the axis of that number
     of every input that has it. An ExportedProgram brings its own.
     Raises: CompileError (SCC011 export fails, with the user's line; SCC012 no example inputs; SCC013 exported in
-    training mode; SCC014 inputs or outputs that are not tensors; SCC019 NaN or infinite weights).
+    training mode; SCC014 inputs or outputs that are not arrays; SCC019 NaN or infinite weights).
     """
     if isinstance(model, ExportedProgram):
         exported = model
@@ -39,7 +42,7 @@ def capture(
             raise CompileError.of(
                 "SCC012",
                 "dynamic axes were asked for, but an exported program has fixed its axes already",
-                help="export it again with dynamic axes: sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0})",
+                help="export it again: sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0})",
             )
         if example_inputs is None and exported.example_inputs is None:
             raise CompileError.of(
@@ -50,7 +53,7 @@ def capture(
             raise CompileError.of(
                 "SCC012",
                 "a module needs example inputs to be traced",
-                help="sparsecc.compile(module, example_inputs), or write both with sparsecc.save(module, example_inputs, 'model.pt')",
+                help="sparsecc.compile(module, example_inputs), or sparsecc.save(module, example_inputs, 'model.pt')",
             )
         exported = export(model, example_inputs, dynamic=dynamic)
     with quiet():
@@ -65,7 +68,7 @@ def capture(
 
 
 def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, int] | None = None) -> ExportedProgram:
-    """torch.export in evaluation mode; an axis that is dynamic is traced at size 2 or more, or torch would fix it at 1."""
+    """torch.export in evaluation mode; a dynamic axis is traced at size 2 or more, or torch would fix it at 1."""
     args, kwargs = _arguments(example_inputs)
     axes = frozenset((dynamic or {}).values())
 
@@ -117,8 +120,8 @@ def _export_error(error: Exception) -> CompileError:
         "SCC011",
         f"torch.export cannot trace this model: {message.strip()}",
         where=place,
-        help="make the forward pass free of data-dependent Python (torch.where, torch.cond), and the example inputs valid; "
-        "torch.export.export(model, inputs) alone shows the whole story",
+        help="make the forward pass free of data-dependent Python (torch.where, torch.cond), and the example inputs "
+        "valid; torch.export.export(model, inputs) alone shows the whole story",
     )
 
 
@@ -148,7 +151,7 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
         if node.op == "call_module":  # torch.export's input guards; onnxruntime and `run` check shapes themselves
             continue
         if node.op == "output":
-            outputs = [n for n in pytree.tree_leaves(node.args[0])]
+            outputs = pytree.tree_leaves(node.args[0])
             names = _output_names(exported, len(outputs))
             kept = [(n, name) for n, name in zip(outputs, names, strict=True) if n is not None]
             if other := [name for n, name in kept if not isinstance(n, fx.Node) or not _is_tensor(n)]:
@@ -161,6 +164,7 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
     program = Program(module, tuple(examples), output_names)
     program.tidy()
     program.dims = _name_dims(program, dynamic)
+    _check_ends(program)
     return program
 
 
@@ -196,6 +200,19 @@ def _name_dims(program: Program, dynamic: Mapping[str, int]) -> dict[str, str]:
                 name = by_axis.get(axis, usual) or f"{node.name}_axis{axis}"
                 names[str(size)] = name if name not in names.values() else f"{node.name}_axis{axis}"
     return names
+
+
+def _check_ends(program: Program) -> None:
+    """numpy, and with it onnxruntime in Python, has no bfloat16."""
+    values = [*program.graph.find_nodes(op="placeholder"), *program.output_nodes]
+    names = [*program.input_names, *program.output_names]
+    bad = [name for name, node in zip(names, values, strict=True) if node.meta["val"].dtype is torch.bfloat16]
+    if bad:
+        raise CompileError.of(
+            "SCC014",
+            f"'{bad[0]}' is bfloat16, which arrays cannot hold",
+            help="take and return float32, and convert inside the model: x.to(torch.bfloat16)",
+        )
 
 
 def _check_weights(program: Program) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from sparsecc.diagnostics import Diagnostic
-from sparsecc.program import Program, where
+from sparsecc.program import Program, schema, where
 from sparsecc.regions import is_unpack
 
 aten = torch.ops.aten
@@ -32,9 +33,10 @@ def _ill_formed(program: Program) -> Iterable[Diagnostic]:
     except RuntimeError as error:
         yield Diagnostic("SCC001", f"the graph is broken: {error}")
     for node in program.graph.nodes:
-        if node.users and "val" not in node.meta:
+        has_value = node.op != "get_attr" or program.is_constant(node)
+        if node.users and has_value and "val" not in node.meta:
             yield Diagnostic("SCC002", "a value without shape and type", where(node))
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        if isinstance(node.target, OpOverload) and schema(node.target).is_mutable:
             yield Diagnostic("SCC003", f"{node.target} writes to its input", where(node))
 
 
@@ -44,7 +46,8 @@ def _computed_weights(program: Program) -> Iterable[Diagnostic]:
             continue
         weight = node.args[1]
         if isinstance(weight, fx.Node) and weight.op != "get_attr" and not _dynamic(weight):
-            yield Diagnostic("SCC004", f"the weight of this layer is computed from constants by {weight.target}", where(node))
+            what = f"the weight of this layer is computed from constants by {weight.target}"
+            yield Diagnostic("SCC004", what, where(node))
 
 
 def _dynamic(node: fx.Node) -> bool:

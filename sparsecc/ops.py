@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 
 @torch.library.custom_op("sparsecc::unpack_csr", mutates_args=())
@@ -38,6 +39,13 @@ def _dense_like(values: Tensor, _columns: Tensor, _row_starts: Tensor, rows: int
 
 for _op in (unpack_csr, unpack_bsr):
     _op.register_fake(_dense_like)  # pyright: ignore[reportUnknownMemberType]  torch says Callable, of what it does not
+
+
+UNPACK: dict[str, OpOverload] = {
+    "UnpackCSR": torch.ops.sparsecc.unpack_csr.default,
+    "UnpackBSR": torch.ops.sparsecc.unpack_bsr.default,
+}
+"""The torch op of each ONNX operator that unpacks, by SparseFormat.unpack_op_name."""
 
 
 def _row_of_entry(row_starts: Tensor) -> Tensor:

@@ -100,15 +100,21 @@ class Pipeline:
             held = p.effects.after(held)
             if faults := _violations(held, program):
                 raise PassBug(p.name, faults)
-            error = 0.0
-            if changed:
-                actual = reference.run(program)
-                error = max(map(reference.relative_error, actual, expected), default=0.0)
-                expected = actual
+            actual = _run(p, program) if changed else expected
+            error = reference.largest_error(actual, expected)
             if p.effects.keeps_meaning and not error <= reference.TOLERANCE:
                 raise PassBug(p.name, [Diagnostic("SCC008", f"the outputs changed by {error:.2g} of their magnitude")])
+            expected = actual
             records.append(Record(p.name, changed, seconds, error, notes))
         return program, tuple(records)
+
+
+def _run(p: Pass, program: Program) -> tuple[reference.Array, ...]:
+    try:
+        return reference.run(program)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PassBug(p.name, [Diagnostic("SCC008", f"the program no longer runs: {reason}")]) from error
 
 
 def _violations(held: frozenset[Invariant], program: Program) -> list[Diagnostic]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from typing import TypeGuard, cast
+from typing import TypeGuard
 
 from sparsecc.diagnostics import CompileError
 from sparsecc.pass_manager import Pass, Pipeline, PipelineError
@@ -42,10 +42,15 @@ CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,partition-regions"
 def parse(text: str) -> Pipeline:
     """Build the passes that ``text`` names.
 
-    Raises: CompileError SCC080 for an unknown pass, SCC082 for an unknown or mistyped option, SCC083 for an illegal order.
+    Raises: CompileError SCC080 for an unknown pass, SCC082 for an unknown or mistyped option, SCC083 for an illegal
+    order.
     """
-    passes = [_parse_pass(item) for item in re.findall(r"[^,{}]+(?:\{[^{}]*\})?", text)]
-    return build(passes)
+    items = re.findall(r"[^,{}]+(?:\{[^{}]*\})?", text)
+    if ",".join(items) != text:
+        raise CompileError.of(
+            "SCC080", f"'{text}' is not a list of passes", help=f"for instance: {TIDY},prune-weights{{sparsity=0.9}}"
+        )
+    return build([_parse_pass(item) for item in items])
 
 
 def build(passes: list[Pass]) -> Pipeline:
@@ -53,7 +58,9 @@ def build(passes: list[Pass]) -> Pipeline:
         return Pipeline(passes)
     except PipelineError as error:
         raise CompileError.of(
-            "SCC083", f"these passes cannot run in this order: {error}", help="`sparsecc passes` shows what each pass needs and provides"
+            "SCC083",
+            f"these passes cannot run in this order: {error}",
+            help="`sparsecc passes` shows what each pass needs and provides",
         ) from error
 
 
@@ -76,24 +83,31 @@ def _split(options: str) -> list[str]:
 
 def _parse_option(kind: type[Pass], name: str, option: str) -> tuple[str, object]:
     key, _, value = (part.strip() for part in option.partition("="))
-    fields = {f.name: f for f in dataclasses.fields(cast("type", kind))} if dataclasses.is_dataclass(kind) else {}
-    if key not in fields:
+    defaults = {f.name: f.default for f in _fields(kind)}
+    if key not in defaults:
         raise CompileError.of(
-            "SCC082", f"pass '{name}' has no option '{key}'", help=f"its options: {', '.join(fields) or 'none'}"
+            "SCC082", f"pass '{name}' has no option '{key}'", help=f"its options: {', '.join(defaults) or 'none'}"
         )
     try:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         parsed = value
-    default = fields[key].default
-    if default is not dataclasses.MISSING and not isinstance(parsed, type(default)):
-        wanted = type(default).__name__
-        raise CompileError.of("SCC082", f"option '{key}' of pass '{name}' is a {wanted}, not {value}", help=f"for instance {name}{{{key}={default}}}")
+    default = defaults[key]
+    if isinstance(default, float) and type(parsed) is int:
+        parsed = float(parsed)
+    if default is not dataclasses.MISSING and type(parsed) is not type(default):
+        raise CompileError.of(
+            "SCC082",
+            f"option '{key}' of pass '{name}' is a {type(default).__name__}, not {value}",
+            help=f"for instance {name}{{{key}={default}}}",
+        )
     return key, parsed
 
 
 def _options_text(p: Pass) -> str:
-    if not dataclasses.is_dataclass(p):
-        return ""
-    changed = [f"{f.name}={value}" for f in dataclasses.fields(p) if (value := getattr(p, f.name)) != f.default]
+    changed = [f"{f.name}={value}" for f in _fields(type(p)) if (value := getattr(p, f.name)) != f.default]
     return "{" + ",".join(changed) + "}" if changed else ""
+
+
+def _fields(kind: type[Pass]) -> tuple[dataclasses.Field[object], ...]:
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()

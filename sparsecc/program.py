@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.node import Argument, Target
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import statically_known_true, sym_eq
+from torch.fx.node import Argument
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsecc.diagnostics import Where
 
@@ -87,22 +90,30 @@ class Program:
         digest = hashlib.blake2b(digest_size=16)
         for module in (self.module, *(m for m in self.module.children() if isinstance(m, fx.GraphModule))):
             digest.update(str(module.graph).encode())
-        for node in self.graph.find_nodes(op="get_attr"):
-            digest.update(f"{node.target}={_tensor_digest(self.constant(node))}".encode())
+        for node in self.constants:
+            digest.update(f"{node.target}={_tensor_digest(self._attribute(node))}".encode())
         digest.update(repr(sorted(self.layers.items())).encode())
         return digest.hexdigest()
 
     # ---- constants -----------------------------------------------------------------------------------------------
 
+    @property
+    def constants(self) -> tuple[fx.Node, ...]:
+        """The get_attr nodes of tensors; the bodies of torch.cond are get_attr nodes too, but of modules."""
+        return tuple(filter(self.is_constant, self.graph.find_nodes(op="get_attr")))
+
     def constant(self, node: fx.Node) -> torch.Tensor:
         """The tensor behind a get_attr node."""
+        return self._attribute(node).detach()
+
+    def is_constant(self, node: object) -> bool:
+        return isinstance(node, fx.Node) and node.op == "get_attr" and isinstance(self._attribute(node), torch.Tensor)
+
+    def _attribute(self, node: fx.Node) -> torch.Tensor:
         value: object = self.module
         for name in str(node.target).split("."):
             value = getattr(value, name)
-        return cast(torch.Tensor, value).detach()
-
-    def is_constant(self, node: object) -> bool:
-        return isinstance(node, fx.Node) and node.op == "get_attr"
+        return cast(torch.Tensor, value)
 
     def add_constant(self, name: str, value: torch.Tensor) -> fx.Node:
         """A new get_attr node for a new buffer, placed before every computation of the graph."""
@@ -120,25 +131,21 @@ class Program:
 
     @property
     def fake_mode(self) -> FakeTensorMode:
-        placeholder = next(iter(self.graph.find_nodes(op="placeholder")))
-        return cast(FakeTensorMode, placeholder.meta["val"].fake_mode)
+        values = (node.meta.get("val") for node in self.graph.nodes)
+        return next(v.fake_mode for v in values if isinstance(v, FakeTensor))
 
-    def add_call(self, before: fx.Node, target: Target, *args: Argument, like: fx.Node) -> fx.Node:
+    def add_call(self, before: fx.Node, target: OpOverload, *args: Argument, like: fx.Node) -> fx.Node:
         """Insert ``target(*args)`` before a node, with its shape computed and the source line of ``like``."""
         with self.graph.inserting_before(before):
-            node = self.graph.call_function(cast("torch._ops.OpOverload", target), args)
+            node = self.graph.call_function(target, args)
         node.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
         with self.fake_mode:
-            call = cast("torch._ops.OpOverload", target)
-            node.meta["val"] = call(*fx.map_arg(args, lambda n: n.meta["val"]))
+            node.meta["val"] = target(*fx.map_arg(args, lambda n: n.meta["val"]))
         return node
 
     def tidy(self) -> None:
         """Drop what nothing uses any more, and make the module match its graph."""
         self.graph.eliminate_dead_code()
-        for node in self.graph.find_nodes(op="get_attr"):
-            if not node.users:
-                self.graph.erase_node(node)
         self.module.delete_all_unused_submodules()
         self.module.recompile()
         self.layers = {name: fact for name, fact in self.layers.items() if name in self._names()}
@@ -166,6 +173,15 @@ def where(node: fx.Node) -> Where:
     return Where(node.name, f"{file.removeprefix('File ').strip(chr(34))}:{line.removeprefix(' line ')}")
 
 
+def schema(target: OpOverload) -> torch.FunctionSchema:
+    return target._schema  # pyright: ignore[reportPrivateUsage]  torch gives it no public name
+
+
+def same_sizes(a: Sequence[int | torch.SymInt], b: Sequence[int | torch.SymInt]) -> bool:
+    """Equal for every value of the symbols; `==` would answer for the example inputs."""
+    return len(a) == len(b) and statically_known_true(sym_eq(tuple(a), tuple(b)))
+
+
 def copy_module(module: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
@@ -174,15 +190,16 @@ def copy_module(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
-_digests: dict[int, tuple[torch.Tensor, int, str]] = {}
+_digests: MutableMapping[torch.Tensor, tuple[int, str]] = WeakTensorKeyDictionary()
 
 
 def _tensor_digest(tensor: torch.Tensor) -> str:
-    """Content digest, remembered per storage and version, so that unchanged weights are read once."""
-    known = _digests.get(tensor.data_ptr())
-    if known and known[0].shape == tensor.shape and known[0].dtype == tensor.dtype and known[1] == tensor._version:
-        return known[2]
-    data = tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
-    digest = hashlib.blake2b(data.numpy().data, digest_size=16).hexdigest()
-    _digests[tensor.data_ptr()] = (tensor, tensor._version, digest)
+    """Content digest, remembered per tensor and version, so that unchanged weights are read once."""
+    written = tensor._version  # pyright: ignore[reportPrivateUsage]  torch counts writes and gives it no public name
+    version, digest = _digests.get(tensor, (-1, ""))
+    if version != written:
+        flat = tensor.detach().reshape(-1)
+        content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        digest = f"{tensor.dtype}{list(tensor.shape)}{hashlib.blake2b(content, digest_size=16).hexdigest()}"
+        _digests[tensor] = (written, digest)
     return digest

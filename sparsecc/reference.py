@@ -41,6 +41,13 @@ def relative_error(actual: Array, expected: Array) -> float:
     return error / scale if scale else error
 
 
+def largest_error(actual: Sequence[Array], expected: Sequence[Array]) -> float:
+    """The greatest relative error of any output; infinite if there are not as many."""
+    if len(actual) != len(expected):
+        return float("inf")
+    return max(map(relative_error, actual, expected), default=0.0)
+
+
 def shapes(program: Program) -> dict[str, torch.Size]:
     """The size of every value when the Program runs on its example inputs, by node name."""
     found = dict[str, torch.Size]()

@@ -17,8 +17,10 @@ from typing import Literal, cast
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
-import sparsecc.ops  # noqa: F401  registers torch.ops.sparsecc
+from sparsecc.ops import UNPACK
+from sparsecc.program import same_sizes, schema
 
 Kind = Literal["image", "token"]
 Pair = tuple[int, int]
@@ -169,11 +171,11 @@ def target_name(node: fx.Node) -> str:
 
 def is_packed_array(node: fx.Node) -> bool:
     """Whether the node's only uses are as an array of a packed weight."""
-    return bool(node.users) and all(user.target in _UNPACK for user in node.users)
+    return bool(node.users) and all(is_unpack(user) for user in node.users)
 
 
 def is_unpack(node: fx.Node) -> bool:
-    return node.target in _UNPACK
+    return node.target in UNPACK.values()
 
 
 def weight_of(node: fx.Node) -> Weight | Refusal:
@@ -200,9 +202,9 @@ Arguments = Mapping[str, object]
 
 
 def _bind(node: fx.Node) -> dict[str, object]:
-    schema = cast("torch._ops.OpOverload", node.target)._schema
-    bound: dict[str, object] = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    bound.update({a.name: value for a, value in zip(schema.arguments, node.args, strict=False)})
+    arguments = schema(cast(OpOverload, node.target)).arguments
+    bound: dict[str, object] = {a.name: a.default_value for a in arguments if a.has_default_value()}
+    bound.update({a.name: value for a, value in zip(arguments, node.args, strict=False)})
     return bound | dict(node.kwargs)
 
 
@@ -215,7 +217,7 @@ def _pair(value: object, default: Pair | None = None) -> Pair:
     return (sizes[0], sizes[-1])
 
 
-def _conv2d(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _conv2d(_: fx.Node, a: Arguments) -> Op | Refusal:
     x = cast(fx.Node, a["input"])
     if a["groups"] != 1:
         return Refusal(f"grouped convolution (groups={a['groups']}) stays dense")
@@ -268,19 +270,23 @@ def _add(node: fx.Node, a: Arguments) -> Op | Refusal:
     x, y = a["self"], a["other"]
     if not isinstance(x, fx.Node) or not isinstance(y, fx.Node) or a["alpha"] != 1:
         return Refusal("addition of a number, or scaled")
-    if any("get_attr" == n.op for n in (x, y)) or tensor(x).shape != tensor(y).shape or tensor(node).dim() < 2:
+    if (
+        any(n.op == "get_attr" for n in (x, y))
+        or not same_sizes(tensor(x).shape, tensor(y).shape)
+        or tensor(node).dim() < 2
+    ):
         return Refusal("addition that broadcasts or adds a constant")
     return Add(x, y)
 
 
-def _max_pool(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _max_pool(_: fx.Node, a: Arguments) -> Op | Refusal:
     kernel = _pair(a["kernel_size"])
     if _pair(a["dilation"]) != (1, 1) or a["ceil_mode"]:
         return Refusal("max pooling with dilation or ceil_mode")
     return _pool(cast(fx.Node, a["self"]), "max", kernel, _pair(a["stride"], kernel), _pair(a["padding"]), False)
 
 
-def _avg_pool(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _avg_pool(_: fx.Node, a: Arguments) -> Op | Refusal:
     kernel = _pair(a["kernel_size"])
     if a["ceil_mode"] or a["divisor_override"] is not None:
         return Refusal("average pooling with ceil_mode or divisor_override")
@@ -289,7 +295,7 @@ def _avg_pool(node: fx.Node, a: Arguments) -> Op | Refusal:
     return _pool(x, "average", kernel, stride, _pair(a["padding"]), count_padding)
 
 
-def _adaptive_avg_pool(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _adaptive_avg_pool(_: fx.Node, a: Arguments) -> Op | Refusal:
     x, out = cast(fx.Node, a["self"]), _pair(a["output_size"])
     sizes = tensor(x).shape[2:]
     if tensor(x).dim() != 4 or not static_sizes(sizes) or any(int(s) % o for s, o in zip(sizes, out, strict=True)):
@@ -306,7 +312,7 @@ def _pool(
     return Pool2d(x, function, kernel, stride, padding, count_padding)
 
 
-def _slice(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _slice(_: fx.Node, a: Arguments) -> Op | Refusal:
     x, axis = cast(fx.Node, a["self"]), cast(int, a["dim"])
     shape = tensor(x).shape
     axis %= len(shape)
@@ -319,7 +325,7 @@ def _slice(node: fx.Node, a: Arguments) -> Op | Refusal:
     return Window(x, (start[0], start[1], start[2]), (step[0], step[1], step[2]))
 
 
-def _pad(node: fx.Node, a: Arguments) -> Op | Refusal:
+def _pad(_: fx.Node, a: Arguments) -> Op | Refusal:
     x, pads = cast(fx.Node, a["self"]), cast("list[int]", a["pad"])
     if a.get("mode", "constant") != "constant" or a["value"] not in (None, 0, 0.0):
         return Refusal("padding with something else than zero")
@@ -332,7 +338,8 @@ def _pad(node: fx.Node, a: Arguments) -> Op | Refusal:
 def _reshape(node: fx.Node, a: Arguments) -> Op | Refusal:
     x = cast(fx.Node, a["self"])
     before, after = tensor(x).shape, tensor(node).shape
-    if len(before) == 4 and len(after) == 2 and before[0] == after[0] and static_sizes([*before[1:], after[1]]):
+    whole = len(before) == 4 and len(after) == 2 and same_sizes(before[:1], after[:1])
+    if whole and static_sizes([*before[1:], after[1]]):
         return Reshape(x)
     return Refusal("a reshape other than flattening an image")
 
@@ -354,4 +361,3 @@ _READERS: dict[Callable[..., object], Callable[[fx.Node, Arguments], Op | Refusa
     aten.view.default: _reshape,
     aten.reshape.default: _reshape,
 }
-_UNPACK = (torch.ops.sparsecc.unpack_csr.default, torch.ops.sparsecc.unpack_bsr.default)

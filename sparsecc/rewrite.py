@@ -20,7 +20,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Rule:
-    """``rewrite(program, node)`` answers with the node that replaces ``node``, None if the pattern is not there, or Refused.
+    """``rewrite(program, node)`` answers with the node that replaces ``node``, or with None if the pattern is not
+    there, or Refused.
 
     It may insert nodes before ``node``; the driver redirects the users and drops what became dead.
     """

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
@@ -18,12 +17,13 @@ from torch import fx, nn
 from sparsecc.capture import dynamic_axes, quiet, widen
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
+from sparsecc.ops import UNPACK
 from sparsecc.program import Program
 
 OPSET = 20
 """The oldest opset with Gelu as one operator."""
 DOMAIN = "sparsecc"
-UNPACK_OPS = {torch.ops.sparsecc.unpack_csr.default: "UnpackCSR", torch.ops.sparsecc.unpack_bsr.default: "UnpackBSR"}
+UNPACK_OPS = {op: name for name, op in UNPACK.items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def emit(program: Program) -> onnx.ModelProto:
     ops = {r.name: r.op for r in regions(program)}
     model = export(program.module, program.example_inputs, ops, program.input_names, program.output_names)
     rename_dims(model, program.dims)
-    functions = [unpack_function(CSR()), unpack_function(BSR(4, 1))]
+    functions = [CSR().unpack_function(), BSR(4, 1).unpack_function()]
     functions += region_functions(program)
     model.functions.extend(functions)
     used = _used_functions(model)
@@ -138,7 +138,10 @@ def export(
                 verbose=False,
             )
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__:  # the exporter wraps what matters in general advice
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise CompileError.of(
             "SCC021",
             f"torch's ONNX exporter cannot write this model: {reason}",
@@ -149,10 +152,6 @@ def export(
 
 
 # ---- functions ----------------------------------------------------------------------------------------------------
-
-
-def unpack_function(form: CSR | BSR) -> onnx.FunctionProto:
-    return form.unpack_function()
 
 
 def region_functions(program: Program) -> list[onnx.FunctionProto]:
@@ -235,20 +234,14 @@ def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 def rename_dims(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
     """Give dynamic axes the names the user knows: the exporter's symbols come in the order of the inputs."""
-    symbols = dict[str, str]()
-    for value, wanted in zip(model.graph.input, _symbols_in_order(model.graph.input), strict=True):
-        symbols.update(dict.fromkeys(wanted))
-    for symbol, name in zip(symbols, names.values(), strict=False):
-        symbols[symbol] = name
+    dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
+    found = dict.fromkeys(dim.dim_param for dim in dims if dim.dim_param)
+    symbols = dict(zip(found, names.values(), strict=False))
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b") if symbols else None
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and pattern:
-                dim.dim_param = pattern.sub(lambda m: symbols[m[1]] or m[1], dim.dim_param)
-
-
-def _symbols_in_order(inputs: Sequence[onnx.ValueInfoProto]) -> list[list[str]]:
-    return [[d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in inputs]
+                dim.dim_param = pattern.sub(lambda m: symbols[m[1]], dim.dim_param)
 
 
 def _strip(model: onnx.ModelProto) -> None:

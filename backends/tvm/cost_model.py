@@ -18,6 +18,7 @@ CSR_FLOPS_PER_US = 65e3  # 60-80 GFLOP/s of non-zeros
 CSR_VECTOR_FLOPS_PER_US = 2e3  # one pixel or token: a non-zero per nanosecond
 MEMORY_BYTES_PER_US = 10e3  # dense weights of one token come from memory
 CALL_US = 3.0  # an operator call of onnxruntime, 2-5 us
+LEAST_US = 0.1  # what even an all-zero layer takes: the bias is written to every output
 
 
 def predict(program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]:
@@ -41,5 +42,6 @@ def microseconds(program: Program, node: fx.Node, option: str, output_elems: int
     if option != "csr":
         stored = parse_format(option).pack(weight.reshape(len(weight), -1).numpy()).arrays["values"].size
     if columns < 16:
-        return 2 * stored / CSR_VECTOR_FLOPS_PER_US
-    return 2 * stored * columns / (CSR_FLOPS_PER_US if option == "csr" else BLOCK_FLOPS_PER_US)
+        return max(2 * stored / CSR_VECTOR_FLOPS_PER_US, LEAST_US)
+    rate = CSR_FLOPS_PER_US if option == "csr" else BLOCK_FLOPS_PER_US
+    return max(2 * stored * columns / rate, LEAST_US)

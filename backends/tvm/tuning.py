@@ -20,6 +20,9 @@ from onnx import helper, numpy_helper
 from torch import fx
 
 import sparsecc
+from sparsecc.backends.onnxruntime.library import build_library
+from sparsecc.backends.onnxruntime.native import NativeRegion
+from sparsecc.backends.onnxruntime.timing import interleaved, new_session
 from sparsecc.machine import cpu_name, tuning_cache
 from sparsecc.passes.pack_weights import pack
 from sparsecc.passes.partition_regions import Group, region_graph
@@ -28,9 +31,6 @@ from sparsecc.progress import track
 from sparsecc.reference import Array, shapes
 from sparsecc.regions import Conv2d, Op, Refusal, describe, kinds
 
-from ..onnxruntime.library import build_library
-from ..onnxruntime.native import NativeRegion
-from ..onnxruntime.timing import interleaved, new_session
 from .lower import lower
 from .plan import RegionPlan
 
@@ -90,7 +90,9 @@ def run_tasks(program: Program, tasks: Sequence[Task]) -> dict[str, float]:
     groups = dict[tuple[str, tuple[int, ...]], list[Task]]()
     for t in tasks:
         groups.setdefault((t.node.name, t.x_shape), []).append(t)
-    regions = {t.key: layer_region(program, t, f"Candidate{i}") for i, t in enumerate(tasks) if t.option != "onnxruntime"}
+    regions = {
+        t.key: layer_region(program, t, f"Candidate{i}") for i, t in enumerate(tasks) if t.option != "onnxruntime"
+    }
     times = dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="sparsecc-tune-") as folder, ExitStack() as opened:
         library = Path(folder, "candidates.so")
@@ -176,12 +178,14 @@ def dense_model(program: Program, t: Task) -> onnx.ModelProto:
     return _model(calls, constants, len(t.x_shape))
 
 
-def _model(calls: onnx.NodeProto | list[onnx.NodeProto], constants: list[onnx.TensorProto], rank: int) -> onnx.ModelProto:
+def _model(
+    calls: onnx.NodeProto | list[onnx.NodeProto], constants: list[onnx.TensorProto], rank: int
+) -> onnx.ModelProto:
     nodes = calls if isinstance(calls, list) else [calls]
     value = helper.make_tensor_value_info
     x, y = (value(name, onnx.TensorProto.FLOAT, [None] * rank) for name in "xy")
     graph = helper.make_graph(nodes, "layer", [x], [y], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("sparsecc", 1)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 # ---- cache --------------------------------------------------------------------------------------------------------

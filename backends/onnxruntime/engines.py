@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from sparsecc.artifact import KERNELS, MODEL, Artifact
 from sparsecc.diagnostics import CompileError
@@ -70,6 +73,15 @@ def onnxruntime_session(model: str | bytes, options: Options, name: str) -> Comp
     return compute
 
 
+class GatherElements(OpRun):
+    """onnx's own one (1.23) fails for axes of 64 elements and more: it calls numpy.choose."""
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: npt.NDArray[np.int64], axis: int = 0) -> tuple[Array]:
+        return (np.take_along_axis(data, indices, axis),)
+
+
 def reference_evaluator(artifact: Artifact) -> Compute:
     """onnx.reference on the dense model: numpy, with no code in common with onnxruntime or kernels.so.
 
@@ -86,7 +98,7 @@ def reference_evaluator(artifact: Artifact) -> Compute:
 
     model = load_dense(artifact)
     try:
-        evaluator = cast(Any, ReferenceEvaluator)(model)
+        evaluator = cast(Any, ReferenceEvaluator)(model, new_ops=[GatherElements])
     except Exception as error:  # it raises whatever its operators raise
         raise refuse(error) from error
 

@@ -186,6 +186,18 @@ def test_an_operator_without_reference_is_a_note_for_verify_and_an_error_for_run
     )
 
 
+def test_the_reference_gathers_along_long_axes(make: Make) -> None:
+    """As a transformer's position embedding does; onnx's own evaluator cannot."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 20]>
+        gather (float[batch, {IN}] x) => (float[1, {OUT}] y)
+        <float[1, 100] table = {{{", ".join(map(str, range(100)))}}}, int64[1, {OUT}] index = {{0, 99, 64, 3, -1, 65}}>
+        {{ y = GatherElements <axis = 1> (table, index) }}
+    """)
+    outputs = run(make(model), {"x": X}, "reference")
+    np.testing.assert_array_equal(outputs["y"], np.array([[0, 99, 64, 3, 99, 65]], np.float32))
+
+
 def test_bench_compares_with_the_dense_model(make: Make) -> None:
     artifact = make(compiled_model())
     result = bench(artifact, threads=2, runs=7)
@@ -224,7 +236,8 @@ FREE = "  help: batch may have any size"
         ),
         (
             {"x": X[0]},
-            f"error[SCC071]: input 'x' has shape [{IN}], expected [batch, {IN}]: the number of axes is 1, not 2\n{FREE}",
+            f"error[SCC071]: input 'x' has shape [{IN}], expected [batch, {IN}]: "
+            f"the number of axes is 1, not 2\n{FREE}",
         ),
         (
             {"x": X[:, :4]},

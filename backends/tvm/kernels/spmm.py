@@ -104,7 +104,7 @@ class Sums:
         self.sums = registers(rows * vectors)
         for r in range(rows):
             # A row beyond a ragged end computes something; it is not stored.
-            bias = T.Broadcast(a.bias[T.min(self.first + r, p.rows - 1) if rows > 1 else self.first], VECTOR_LANES)
+            bias = T.Broadcast(a.bias[T.min(self.first + r, p.rows - 1)], VECTOR_LANES)
             for v in range(vectors):
                 self.sums.store(self.slot(r, v), bias)
 

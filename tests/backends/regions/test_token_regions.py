@@ -63,6 +63,7 @@ CASES: dict[str, Callable[[], RegionCase]] = {
     "chain bsr4x1": lambda: chain("bsr4x1"),
     "chain bsr16x1": lambda: chain("bsr16x1"),
     "chain bsr2x3": lambda: chain("bsr2x3"),
+    "chain bsr3x2": lambda: chain("bsr3x2"),
     "block": lambda: region_case(prune(Block(), 0.3), [torch.randn(2, 3, FEATURES)], dynamic_axes=2),
     "attention": lambda: region_case(
         prune(Attention(), 0.3), [torch.randn(2, 3, FEATURES), torch.randn(2, 3, FEATURES)], dynamic_axes=2

@@ -35,8 +35,10 @@ class Canonicalize:
         return apply_rules(program, _RULES)
 
 
-def _same_value(_: Program, node: fx.Node) -> fx.Node | None:
+def _same_value(_: Program, node: fx.Node) -> fx.Node | Refused | None:
     """The input of a node that only copies it: same shape and type, not somebody else's memory to write to."""
+    if any(user.target is aten.as_strided.default for user in node.users):
+        return Refused("as_strided reads the copy's memory layout")
     x = cast(fx.Node, node.args[0])
     before, after = x.meta["val"], node.meta["val"]
     return x if same_sizes(before.shape, after.shape) and before.dtype == after.dtype else None

@@ -37,23 +37,23 @@ class FoldMasks:
             if cone is None:
                 notes.append(Note(layer.name, "the weight depends on the input", done=False))
                 continue
-            mask, name = folded.get(weight) or (mask_form(program, cone), weight_name(cone))
+            value = evaluate(program, weight)
+            mask, name = folded.get(weight) or (zeros_from(program, cone, value), weight_name(cone))
             if weight.op != "get_attr":
-                constant = program.add_constant(name, evaluate(program, weight))
+                constant = program.add_constant(name, value)
                 weight.replace_all_uses_with(constant)
                 folded[constant] = mask, name  # other layers may share it
                 what = "computed at compile time" if mask == "none" else f"{mask} folded into {name}"
                 notes.append(Note(layer.name, what))
-            value = program.constant(cast(fx.Node, layer.args[1]))
-            if mask == "none" and not bool(value.all()):
-                mask = "plain zeros"
             program.layers[layer.name] = Layer(name, len(value), value[0].numel() if len(value) else 0, mask=mask)
         program.tidy()
         return notes
 
 
-def mask_form(program: Program, cone: Sequence[fx.Node]) -> str:
-    """Which of the usual ways of masking a weight was computed from these nodes, told by its parts."""
+def zeros_from(program: Program, cone: Sequence[fx.Node], weight: torch.Tensor) -> str:
+    """Which of the usual ways of masking made the weight that was computed from these nodes, told by its parts."""
+    if bool(weight.all()):
+        return "none"
     names = [str(node.target) for node in cone if node.op == "get_attr"]
     if any(name.endswith("_orig") for name in names) and any(name.endswith("_mask") for name in names):
         return "torch.nn.utils.prune"
@@ -61,7 +61,7 @@ def mask_form(program: Program, cone: Sequence[fx.Node]) -> str:
         return "parametrization"
     if any(node.target in _MASKING for node in cone) and any(_is_mask(program, node) for node in cone):
         return "mask in forward"
-    return "none"
+    return "plain zeros"
 
 
 def weight_name(cone: Sequence[fx.Node]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from sparsecc.manifest import Check, Manifest, Region, Source, Speed, Value, Versions
@@ -27,3 +30,21 @@ def manifest() -> Manifest:
         check=Check(1e-4, 2e-7, 2e-7, None),
         speed=Speed(1, 2.0, 1.0, 2.0, 200),
     )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)`` compares with tests/golden/name.txt."""
+
+    def compare(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: run pytest --update-golden"
+        assert text == path.read_text(), f"{path} differs: run pytest --update-golden and read the difference"
+
+    return compare

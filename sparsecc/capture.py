@@ -75,19 +75,21 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
     def spec(x: object) -> object:
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
-    args, kwargs = pytree.tree_map(lambda x: widen(x, axes) if isinstance(x, torch.Tensor) else x, (args, kwargs))
-    by_parameter = inspect.signature(module.forward).bind(*args, **kwargs).arguments  # as torch.export wants its shapes
+    wide = pytree.tree_map(lambda x: widen(x, axes) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    by_parameter = inspect.signature(module.forward).bind(*wide[0], **wide[1]).arguments  # as torch.export wants shapes
     shapes = pytree.tree_map(spec, dict(by_parameter)) if axes else None
     was_training = {m for m in module.modules() if m.training}
     module.eval()
     try:
         with quiet():
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+            exported = torch.export.export(module, *wide, dynamic_shapes=shapes)
     except Exception as error:
         raise _export_error(error) from error
     finally:
         for m in was_training:
             m.training = True
+    exported.example_inputs = args, kwargs  # of the sizes to compile and measure for
+    return exported
 
 
 def widen(x: torch.Tensor, axes: Iterable[int]) -> torch.Tensor:
@@ -131,7 +133,8 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
         raise CompileError.of(
             "SCC013", f"{trained} (exported in training mode?)", help="call model.eval() before exporting"
         )
-    source = exported.module()
+    with quiet():
+        source = exported.module()
     flat_inputs = pytree.tree_leaves((args, kwargs))
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     examples = list[torch.Tensor]()

@@ -103,13 +103,13 @@ def _check(
     }
     if library:
         engines["kernels"] = lambda: new_session(files["model.onnx"], library).run(None, feeds)
-    errors = dict[str, float]()
+    errors, tolerance = dict[str, float](), reference.tolerance(golden)
     for engine, run in track("comparing with the original", list(engines.items())):
         errors[engine] = reference.largest_error(run(), golden)
-        if not errors[engine] <= reference.TOLERANCE:
+        if not errors[engine] <= tolerance:
             what = f"the {engine} form differs from the original by {errors[engine]:.2g} of its magnitude"
             raise PassBug("cpu target", [Diagnostic("SCC009", what)])
-    return manifest.Check(reference.TOLERANCE, errors.get("kernels"), errors["portable"], errors["reference"])
+    return manifest.Check(tolerance, errors.get("kernels"), errors["portable"], errors["reference"])
 
 
 def _measure(model: bytes, library: Path | None, original: Program) -> manifest.Speed:

@@ -157,7 +157,7 @@ def verify(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) 
 
     verdicts = session.verify(Artifact.open(artifact))
     _show([asdict(verdict) for verdict in verdicts], lambda: report.verify_table(verdicts), as_json, quiet)
-    if any(verdict.ok is False for verdict in verdicts):
+    if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(1)
 
 

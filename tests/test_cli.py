@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import sparsecc
 from sparsecc import artifact as artifacts
+from sparsecc.backends.onnxruntime.session import Verdict
 from sparsecc.cli import main, parse_axes
 from sparsecc.diagnostics import CompileError, PassBug
 from sparsecc.manifest import Pruned
+from sparsecc.report import verify_table
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,17 @@ def test_verify_tells_a_model_that_differs(cli: Cli, artifact: Path, tmp_path: P
     result = cli("verify", artifacts.write(tmp_path / "bad.sparsecc", files, good.manifest).path)
     assert result.status == 1
     assert "DIFFERENT" in result.out
+
+
+def test_an_engine_that_could_not_compare_is_not_called_equal() -> None:
+    verdicts = [Verdict("reference", "y", None, 1e-4, True, "lacks Foo"), Verdict("portable", "y", 2e-5, 1e-4, True)]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(verify_table(verdicts))
+    lines = [line.split() for line in console.export_text().splitlines() if "y" in line.split()]
+    assert lines == [
+        ["reference", "y", "-", "1e-04", "not", "compared:", "lacks", "Foo"],
+        ["portable", "y", "2.0e-05", "1e-04", "equal"],
+    ]
 
 
 def test_inspect(cli: Cli, artifact: Path) -> None:

@@ -96,13 +96,15 @@ def text(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def before_and_after(passes: str, module: nn.Module, *inputs: Tensor, prepare: str = "") -> str:
-    """The golden text of a pipeline: the Program before, what each pass says, the Program after."""
-    before = program(module, *inputs, dynamic={"batch": 0})
-    before = run(prepare, before)[0] if prepare else before
-    after, records = run(passes, before)
-    said = [f"{r.name}: {n.node}: {'' if n.done else 'refused: '}{n.text}" for r in records for n in r.notes]
-    return "\n".join([text(before), *said, "", text(after)])
+def before_and_after(passes: str, module: nn.Module, *inputs: Tensor) -> str:
+    """The golden text of the last pass: the Program before it, what it says, the Program after it."""
+    texts = list[str]()
+    pipeline = pipelines.parse(passes)
+    after, records = pipeline.run(
+        program(module, *inputs, dynamic={"batch": 0}), before=lambda _, reached: texts.append(text(reached))
+    )
+    said = [f"{n.node}: {'' if n.done else 'refused: '}{n.text}" for n in records[-1].notes]
+    return "\n".join([texts[-1], f"{records[-1].name}:", *said, "", text(after)])
 
 
 def _graph_lines(graph: fx.Graph, dims: Mapping[str, str]) -> list[str]:

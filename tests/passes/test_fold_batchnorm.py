@@ -16,7 +16,7 @@ IMAGE = seeded(2, 3, 5, 5)
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
     model = filled(nn.Sequential(nn.Conv2d(3, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU()))
-    golden("fold_batchnorm", before_and_after("fold-batchnorm", model, IMAGE, prepare="canonicalize,fold-masks"))
+    golden("fold_batchnorm", before_and_after(FOLD, model, IMAGE))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,9 @@ def test_folds(model: nn.Module, x: Tensor) -> None:
 
 
 def test_zeros_stay_zeros() -> None:
-    after, _ = run(f"{FOLD},measure-sparsity", program(filled(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), IMAGE))
+    after, _ = run(
+        f"{FOLD},measure-sparsity", program(filled(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), IMAGE)
+    )
     (layer,) = after.layers.values()
     assert layer.nonzeros == int(torch.count_nonzero(filled(nn.Conv2d(3, 8, 3)).weight))
     assert (layer.weight, layer.mask) == ("0.weight", "plain zeros")
@@ -49,7 +51,11 @@ def test_zeros_stay_zeros() -> None:
     [
         (lambda m, x: m.norm(y := m.conv(x)) + y, IMAGE, "%conv2d is also used without it"),
         (lambda m, x: m.norm(m.conv(x).relu()), IMAGE, "its input is not a convolution or linear layer"),
-        (lambda m, x: m.norm(m.fc(x)), seeded(2, 2, 2), "it normalises another axis than the outputs of the linear layer"),
+        (
+            lambda m, x: m.norm(m.fc(x)),
+            seeded(2, 2, 2),
+            "it normalises another axis than the outputs of the linear layer",
+        ),
         (
             lambda m, x: m.norm(torch.conv2d(x, m.conv.weight * x.sum())),
             IMAGE,

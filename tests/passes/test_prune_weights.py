@@ -25,12 +25,11 @@ def linear() -> nn.Module:
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("prune_weights", before_and_after("prune-weights{sparsity=0.75}", linear(), X, prepare="fold-masks"))
+    golden("prune_weights", before_and_after("fold-masks,prune-weights{sparsity=0.75}", linear(), X))
 
 
 def test_golden_of_measuring(golden: Callable[[str, str], None]) -> None:
-    prepare = "fold-masks,prune-weights{sparsity=0.75}"
-    golden("measure_sparsity", before_and_after("measure-sparsity", linear(), X, prepare=prepare))
+    golden("measure_sparsity", before_and_after(COUNTED.format(0.75), linear(), X))
 
 
 @pytest.mark.parametrize(("sparsity", "left"), [(0.0, 24), (0.5, 12), (0.9, 2), (0.99, 0)])

@@ -1,0 +1,106 @@
+"""choose-formats: sparse only where it wins by the margin; every layer has its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from programs import Model, before_and_after, filled, notes, program, run, seeded
+from torch import nn
+
+from sparsecc.diagnostics import CompileError
+from sparsecc.passes.choose_formats import decide
+from sparsecc.program import Candidate, Layer
+
+MEASURED = "canonicalize,fold-masks,measure-sparsity"
+CHOOSE = f"{MEASURED},choose-formats{{costs=predicted}}"
+LAYER = Layer("fc.weight", 4, 6, nonzeros=3)
+
+
+def test_golden(golden: Callable[[str, str], None]) -> None:
+    model = filled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2)))
+    golden("choose_formats", before_and_after(CHOOSE, model, seeded(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("times", "kernel", "reason"),
+    [
+        ({"csr": 5, "dense": 10, "onnxruntime": 12}, "csr", "csr takes 5.0 µs, dense 10.0 µs: 2.00x"),
+        ({"csr": 9, "bsr4x1": 4, "dense": 10}, "bsr4x1", "bsr4x1 takes 4.0 µs, dense 10.0 µs: 2.50x"),
+        ({"csr": 9, "onnxruntime": 10}, "csr", "csr takes 9.0 µs, onnxruntime 10.0 µs: 1.11x"),
+        (
+            {"csr": 9.1, "dense": 10, "onnxruntime": 10},
+            "dense",
+            "dense kept: csr takes 9.1 µs, dense 10.0 µs (sparse must win by 10%)",
+        ),
+        (
+            {"dense": 10, "onnxruntime": 8},
+            "onnxruntime",
+            "dense kept: no sparse format fits, onnxruntime 8.0 µs (sparse must win by 10%)",
+        ),
+        ({"csr": 0, "dense": 1}, "csr", "csr takes 0.0 µs, dense 1.0 µs: 1000.00x"),
+    ],
+)
+def test_the_margin_decides(times: dict[str, float], kernel: str, reason: str) -> None:
+    chosen = decide(LAYER, [Candidate(name, us) for name, us in times.items()], 0.1)
+    assert (chosen.kernel, chosen.reason) == (kernel, reason)
+    assert chosen.format == (kernel if kernel in ("csr", "bsr4x1") else "dense")
+    assert [c.kernel for c in chosen.candidates] == list(times)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "reason"),
+    [
+        (filled(nn.Linear(64, 8), 1), seeded(2, 64), "dense kept: no zeros"),
+        (
+            filled(nn.Conv2d(4, 4, 3, groups=2)),
+            seeded(1, 4, 8, 8),
+            "dense kept: grouped convolution (groups=2) stays dense; stored as csr, unpacked when the session loads",
+        ),
+        (
+            filled(nn.Linear(64, 8), 0.9),
+            seeded(64),
+            "dense kept: linear layer of an input without batch axis",
+        ),
+        (
+            filled(nn.Linear(64, 8)).double(),
+            seeded(2, 64).double(),
+            "dense kept: %linear is torch.float64; regions compute in float32; formats hold float32 only",
+        ),
+    ],
+)
+def test_dense_stays_with_its_reason(model: nn.Module, x: object, reason: str) -> None:
+    after, _ = run(CHOOSE, program(model, x))  # type: ignore[arg-type]  parametrized
+    (layer,) = after.layers.values()
+    assert (layer.kernel, layer.reason) == ("onnxruntime", reason)
+
+
+def test_an_all_zero_layer_is_sparse() -> None:
+    after, _ = run(CHOOSE, program(filled(nn.Linear(64, 64), 0), seeded(2, 64)))
+    (layer,) = after.layers.values()
+    assert (layer.nonzeros, layer.format) == (0, "csr")
+
+
+def test_only_the_given_formats_are_tried() -> None:
+    option = CHOOSE.replace("}", ",formats=('bsr4x1',)}")
+    weight = Model(lambda m, x: m.fc(x), fc=nn.Linear(64, 64))
+    weight.fc.weight.data[8:] = 0
+    after, _ = run(option, program(weight, seeded(2, 64)))
+    (layer,) = after.layers.values()
+    assert [c.kernel for c in layer.candidates] == ["bsr4x1", "dense", "onnxruntime"]
+
+
+def test_a_format_that_pads_too_much_is_not_tried() -> None:
+    after, _ = run(CHOOSE, program(filled(nn.Linear(64, 64), 0.1), seeded(2, 64)))
+    (layer,) = after.layers.values()
+    assert [c.kernel for c in layer.candidates] == ["csr", "dense", "onnxruntime"]
+
+
+def test_unknown_costs_are_refused() -> None:
+    with pytest.raises(CompileError, match=r"error\[SCC084\]: there is no source of costs 'guessed'"):
+        run(CHOOSE.replace("predicted", "guessed"), program(filled(nn.Linear(8, 8)), seeded(2, 8)))
+
+
+def test_every_decision_is_noted() -> None:
+    _, records = run(CHOOSE, program(filled(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))), seeded(2, 64)))
+    assert len(notes(records, "choose-formats", done=True)) == 2

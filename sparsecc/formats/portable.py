@@ -27,7 +27,8 @@ _ROW_OF_ENTRY = """
     no_steps = ConstantOfShape <value = int64[1] {0}> (places)
     all_steps = ScatterElements <axis = 0, reduction = "add"> (no_steps, inner_starts, ones)
     steps = Slice (all_steps, zero, last)
-    entry_row = CumSum (steps, zero)
+    first_axis = Constant <value = int64 {0}> ()
+    entry_row = CumSum (steps, first_axis)
     entry_column = Cast <to = 7> (columns)
 """
 

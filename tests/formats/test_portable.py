@@ -92,6 +92,14 @@ def test_unpack_functions_use_standard_operators_only(form: SparseFormat) -> Non
     assert {node.domain for node in function.node} == {""}
 
 
+@pytest.mark.parametrize("form", [CSR(), BSR(4, 1)], ids=str)
+def test_the_axis_of_a_running_sum_is_a_scalar(form: SparseFormat) -> None:
+    """The standard asks for a 0-D axis; onnxruntime takes [1] too, other runtimes need not."""
+    nodes = {node.output[0]: node for node in form.unpack_function().node}
+    (running_sum,) = [node for node in nodes.values() if node.op_type == "CumSum"]
+    assert list(nodes[running_sum.input[1]].attribute[0].t.dims) == []
+
+
 def test_every_block_shape_shares_one_function() -> None:
     assert BSR(4, 1).unpack_function().SerializeToString() == BSR(4, 4).unpack_function().SerializeToString()
     assert BSR(4, 1).unpack_attributes((7, 9)) == {"rows": 7, "cols": 9, "block_rows": 4, "block_cols": 1}

@@ -33,6 +33,8 @@ class FoldMasks:
         notes, folded = list[Note](), dict[fx.Node, tuple[str, str]]()
         for layer in calls(program, *LAYERS):
             weight = cast(fx.Node, layer.args[1])
+            if layer.name in program.layers and program.is_constant(weight):
+                continue  # folded before; its name and mask are known
             cone = constant_cone(program, weight)
             if cone is None:
                 notes.append(Note(layer.name, "the weight depends on the input", done=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -37,7 +37,9 @@ class PruneWeights:
                 notes.append(Note(node.name, "the weight depends on the input", done=False))
                 continue
             weight = program.constant(cast(fx.Node, node.args[1]))
-            name = program.layers[node.name].weight
+            fact = program.layers[node.name]
+            name = fact.weight
+            program.layers[node.name] = replace(fact, mask="pruned by magnitude")
             node.update_arg(1, program.add_constant(f"{name}_pruned", pruned(weight, self.sparsity)))
             notes.append(
                 Note(node.name, f"{name}: {round(self.sparsity * weight.numel())} of {weight.numel()} set to zero")

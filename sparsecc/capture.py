@@ -76,11 +76,11 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
     wide = pytree.tree_map(lambda x: widen(x, axes) if isinstance(x, torch.Tensor) else x, (args, kwargs))
-    by_parameter = inspect.signature(module.forward).bind(*wide[0], **wide[1]).arguments  # as torch.export wants shapes
-    shapes = pytree.tree_map(spec, dict(by_parameter)) if axes else None
     was_training = {m for m in module.modules() if m.training}
     module.eval()
     try:
+        by_parameter = inspect.signature(module.forward).bind(*wide[0], **wide[1]).arguments
+        shapes = pytree.tree_map(spec, dict(by_parameter)) if axes else None
         with quiet():
             exported = torch.export.export(module, *wide, dynamic_shapes=shapes)
     except Exception as error:
@@ -115,7 +115,8 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _export_error(error: Exception) -> CompileError:
     """Say where in the user's code tracing stopped: the innermost frame that is neither torch's nor ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "/torch/" not in f.filename and "/sparsecc/" not in f.filename]
+    foreign = ("/torch/", "/sparsecc/", "<")  # "<string>": code that torch generates
+    own = [f for f in frames if not any(part in f.filename for part in foreign)]
     place = Where("capture", f"{own[-1].filename}:{own[-1].lineno}") if own else None
     message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return CompileError.of(
@@ -174,7 +175,7 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
 def _signs_of_training(exported: ExportedProgram) -> Iterator[str]:
     for buffer in exported.graph_signature.buffers_to_mutate.values():
         yield f"the model changes its own buffer '{buffer}' when it runs"
-    for node in exported.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default):
+    for node in exported.graph.find_nodes(op="call_function", target=torch.ops.aten.native_dropout.default):
         if node.args[2]:
             yield "the model drops values at random when it runs"
 

@@ -45,7 +45,7 @@ def parse(text: str) -> Pipeline:
     Raises: CompileError SCC080 for an unknown pass, SCC082 for an unknown or mistyped option, SCC083 for an illegal
     order.
     """
-    items = re.findall(r"[^,{}]+(?:\{[^{}]*\})?", text)
+    items = re.findall(r"[^,{}]+(?:\{[^{}]*\}\s*)?", text)
     if ",".join(items) != text:
         raise CompileError.of(
             "SCC080", f"'{text}' is not a list of passes", help=f"for instance: {TIDY},prune-weights{{sparsity=0.9}}"

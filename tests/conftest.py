@@ -33,7 +33,7 @@ def manifest() -> Manifest:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    parser.addoption("--update-golden", action="store_true", help="write the golden files, do not compare")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 
 @pytest.mark.parametrize("form", ["csr", "bsr4x1", "bsr16x1", "bsr4x4"])
 @pytest.mark.parametrize(
-    ("layer", "x"), [(nn.Linear(64, 33), X), (nn.Conv2d(3, 33, (3, 1)), seeded(1, 3, 8, 8))], ids=["linear", "conv"]
+    ("layer", "x"), [(nn.Linear(64, 65), X), (nn.Conv2d(3, 65, (3, 1)), seeded(1, 3, 8, 8))], ids=["linear", "conv"]
 )
 def test_formats_keep_the_meaning(form: str, layer: nn.Module, x: torch.Tensor) -> None:
     layer = filled(layer)

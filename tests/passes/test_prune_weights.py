@@ -10,6 +10,7 @@ from programs import Model, before_and_after, notes, program, run, seeded
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsecc import pipelines
 from sparsecc.passes.prune_weights import pruned
 
 X = seeded(2, 6)
@@ -68,3 +69,11 @@ def test_measuring_changes_no_value() -> None:
     before = program(linear(), X)
     after, _ = run("fold-masks,measure-sparsity", before)
     assert str(after.graph) == str(before.graph)
+
+
+def test_the_name_and_the_origin_of_the_zeros_survive_the_next_pipeline() -> None:
+    """As `sparsecc compile --sparsity` does: prune, then everything else from the start."""
+    first, _ = run(f"{pipelines.TIDY},prune-weights{{sparsity=0.5}}", program(nn.Sequential(linear()), X))
+    second, _ = run(f"{pipelines.TIDY},measure-sparsity", first)
+    (layer,) = second.layers.values()
+    assert (layer.weight, layer.mask, layer.nonzeros) == ("0.weight", "pruned by magnitude", 12)

@@ -1,0 +1,243 @@
+"""capture: models of every shape of input and output, with their names, and refusals that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from programs import PREDICTED, Model, called, error, filled, run, seeded
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+from sparsecc import reference
+from sparsecc.capture import capture, export
+from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program
+
+X = seeded(2, 64)
+TOKENS = seeded(2, 8, 64)
+IMAGE = seeded(2, 4, 6, 6)
+
+
+def linear() -> nn.Linear:
+    return nn.Linear(64, 64)
+
+
+def check(module: nn.Module, inputs: Sequence[Tensor] | Mapping[str, Tensor], **options: Any) -> Program:
+    """Captured, and through every pass: the outputs are those of the module, in its order."""
+    program = capture(filled(module, 0.1), inputs, **options)
+    outputs = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+    expected = [leaf.detach().numpy() for leaf in pytree.tree_leaves(outputs) if leaf is not None]
+    assert reference.largest_error(reference.run(program), expected) < 1e-5
+    after, _ = run(PREDICTED, program)
+    assert reference.largest_error(reference.run(after), expected) < 1e-4
+    assert (after.input_names, after.output_names) == (program.input_names, program.output_names)
+    return after
+
+
+# ---- inputs and outputs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("forward", "names"),
+    [
+        (lambda m, x: m.a(x), ("output",)),
+        (lambda m, x: (m.a(x), x), ("output_0", "output_1")),
+        (lambda m, x: ((y := m.a(x)), y, y + 1), ("output_0", "output_1", "output_2")),
+        (lambda m, x: {"logits": m.a(x), "hidden": [x, m.a(x)]}, ("logits", "hidden_0", "hidden_1")),
+        (lambda m, x: {"only": m.a(x)}, ("output",)),
+        (lambda m, x: (m.a(x), None), ("output_0",)),
+        (lambda m, x: (m.a(x), m.a.weight), ("output_0", "output_1")),
+        (lambda m, x: (m.a(x), torch.arange(3)), ("output_0", "output_1")),
+    ],
+)
+def test_outputs(forward: Callable[..., object], names: tuple[str, ...]) -> None:
+    assert check(Model(forward, a=linear()), [X]).output_names == names
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = linear()
+
+    def forward(self, x: Tensor, y: Tensor | None = None, *, scale: Tensor) -> Tensor:
+        return self.a(x) * scale + (0 if y is None else y)
+
+
+@pytest.mark.parametrize("dynamic", [None, {"batch": 0}])
+def test_inputs_by_name_in_any_order(dynamic: Mapping[str, int] | None) -> None:
+    scale = torch.full((2, 1), 0.5)
+    for inputs in ({"x": X, "scale": scale}, {"scale": scale, "y": X + 1, "x": X}):
+        assert set(check(Named(), inputs, dynamic=dynamic).input_names) == set(inputs)
+
+
+def test_several_inputs() -> None:
+    model = Model(lambda m, x, y: (m.a(x) + m.b(y), m.a(y)), a=linear(), b=linear())
+    assert len(check(model, [X, X + 1], dynamic={"batch": 0}).input_names) == 2
+
+
+def test_one_tensor_instead_of_a_sequence() -> None:
+    assert called(capture(nn.ReLU(), X)) == ["aten.relu.default"]  # type: ignore[arg-type]  forgiven
+
+
+def test_a_module_without_parameters() -> None:
+    assert check(nn.ReLU(), [X]).layers == {}
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("forward", "x"),
+    [
+        (lambda m, x: m.b(torch.fft.fft(m.a(x)).abs()), X),
+        (lambda m, x: m.b(torch.cumsum(m.a(x), 1)), X),
+        (lambda m, x: m.b(torch.einsum("bij,bkj->bik", m.a(x), x) @ x), TOKENS),
+        (lambda m, x: m.b(torch.sort(m.a(x))[0]), X),
+        (lambda m, x: torch.cond(x.sum() > 0, lambda v: m.a(v), lambda v: m.b(v), (x,)), X),
+        (lambda m, x: functional.scaled_dot_product_attention(m.a(x), m.b(x), x), TOKENS),
+        (lambda m, x: m.b(m.a(x).relu_().add_(1)), X),
+        (lambda m, x: m.b(functional.dropout(m.a(x), 0.5, training=m.training)), X),
+        (lambda m, x: m.a(x) + m.a.weight.sum() + m.b.bias, X),
+        (lambda m, x: m.a(x[0]), X),
+    ],
+)
+def test_anything_between_layers_is_let_through(forward: Callable[..., object], x: Tensor) -> None:
+    check(Model(forward, a=linear(), b=linear()), [x])
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(4, 4, 3)), IMAGE),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1, groups=2)), IMAGE),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), IMAGE),
+        (nn.Conv2d(4, 4, 3), IMAGE[0]),
+        (nn.Conv1d(4, 4, 3), seeded(2, 4, 9)),
+        (nn.Conv3d(2, 2, 2), seeded(1, 2, 4, 4, 4)),
+        (nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.GroupNorm(2, 4), nn.Upsample(scale_factor=2)), IMAGE),
+        (nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), TOKENS),
+    ],
+)
+def test_modules(module: nn.Module, x: Tensor) -> None:
+    check(module, [x])
+
+
+def test_recurrent_layers() -> None:
+    check(Model(lambda m, x: m.b(m.a(x)[0]), a=nn.LSTM(64, 32, batch_first=True), b=nn.Linear(32, 8)), [TOKENS])
+
+
+# ---- dynamic sizes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (64, 17)])
+def test_batch_and_sequence_are_free(batch: int, sizes: tuple[int, int]) -> None:
+    model = filled(nn.Sequential(linear(), nn.GELU(), linear(), nn.LayerNorm(64)), 0.1)
+    before = capture(model, [seeded(batch, batch, 64)], dynamic={"batch": 0, "sequence": 1})
+    assert sorted(before.dims.values()) == ["batch", "sequence"]
+    after, _ = run(PREDICTED, before)
+    x = seeded(*sizes, 64, seed=3)
+    assert reference.largest_error(reference.run(after, [x]), [model(x).detach().numpy()]) < 1e-5
+
+
+def test_a_network_that_views_its_batch() -> None:
+    model = Model(lambda m, x: m.b(m.a(x).relu().view(x.shape[0], -1)), a=nn.Conv2d(4, 4, 3), b=nn.Linear(64, 10))
+    before = capture(filled(model), [IMAGE], dynamic={"batch": 0})
+    after, _ = run(PREDICTED, before)
+    assert error(after, before, seeded(5, 4, 6, 6)) < 1e-5
+
+
+def test_an_exported_program_brings_its_inputs_and_its_dims() -> None:
+    exported = export(filled(linear()), [X], dynamic={"rows": 0})
+    program = capture(exported)
+    assert list(program.dims.values()) == ["batch"]
+    assert torch.equal(program.example_inputs[0], X)
+    assert torch.equal(capture(exported, [X + 1]).example_inputs[0], X + 1)
+
+
+def test_training_mode_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(64, 4), nn.Dropout(), nn.BatchNorm1d(4))
+    model[1].eval()
+    capture(model, [X])
+    assert [m.training for m in model] == [True, False, True]
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusal(model: Any, *arguments: Any, **options: Any) -> str:
+    with pytest.raises(CompileError) as caught:
+        capture(model, *arguments, **options)
+    return str(caught.value)
+
+
+def test_no_example_inputs() -> None:
+    assert refusal(linear()) == (
+        "error[SCC012]: a module needs example inputs to be traced\n"
+        "  help: sparsecc.compile(module, example_inputs), or sparsecc.save(module, example_inputs, 'model.pt')"
+    )
+
+
+def test_an_exported_program_has_fixed_its_axes() -> None:
+    assert refusal(export(linear(), [X]), dynamic={"batch": 0}) == (
+        "error[SCC012]: dynamic axes were asked for, but an exported program has fixed its axes already\n"
+        "  help: export it again: sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0})"
+    )
+
+
+def test_data_dependent_python_is_refused_at_its_line() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        return m.a(x) if x.sum() > 0 else x
+
+    message = refusal(Model(forward, a=linear()), [X])
+    assert message.startswith("error[SCC011]: torch.export cannot trace this model: ")
+    assert f"  --> {__file__}:{forward.__code__.co_firstlineno + 1}, node %capture\n" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "sign"),
+    [
+        (nn.BatchNorm1d(64), "the model changes its own buffer 'running_mean' when it runs"),
+        (nn.Dropout(), "the model drops values at random when it runs"),
+    ],
+)
+def test_programs_exported_in_training_mode(model: nn.Module, sign: str) -> None:
+    exported = torch.export.export(model.train(), (X,))
+    assert refusal(exported) == (
+        f"error[SCC013]: {sign} (exported in training mode?)\n  help: call model.eval() before exporting"
+    )
+
+
+@pytest.mark.parametrize("dynamic", [None, {"batch": 0}])
+def test_inputs_that_the_model_refuses(dynamic: Mapping[str, int] | None) -> None:
+    for inputs in ([X, X], [], [seeded(2, 3)], {"y": X}):
+        assert refusal(linear(), inputs, dynamic=dynamic).startswith(
+            "error[SCC011]: torch.export cannot trace this model: "
+        )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers(value: float) -> None:
+    model = nn.Sequential(linear())
+    with torch.no_grad():
+        model[0].weight[1, 2] = value
+    message = refusal(model, [X])
+    assert message.startswith("error[SCC019]: the weight '0.weight' holds NaN or infinite values\n  --> ")
+    assert message.endswith("help: the training run diverged, or the file is damaged; load a good checkpoint")
+
+
+def test_inputs_and_outputs_must_be_tensors() -> None:
+    assert refusal(Model(lambda _, x: (x, x.shape[0])), [X], dynamic={"batch": 0}) == (
+        "error[SCC014]: output 'output_1' is not a tensor\n  help: return tensors only"
+    )
+
+
+def test_bfloat16_has_no_arrays() -> None:
+    assert refusal(linear().bfloat16(), [X.bfloat16()]) == (
+        "error[SCC014]: 'input_1' is bfloat16, which arrays cannot hold\n"
+        "  help: take and return float32, and convert inside the model: x.to(torch.bfloat16)"
+    )

@@ -17,8 +17,9 @@ from sparsecc.program import Program
 from sparsecc.regions import Kind, Linear, Op, Refusal, describe, is_unpack, kinds, tensor
 
 LARGEST_VECTOR_LAYER_ELEMS = 1 << 17
-"""Non-zeros of a linear layer that an image region computes sample by sample. A larger one goes to a token region of its
-own, which reads its weights once per panel of samples: 6 bytes per non-zero, so this many just fit a 1 MiB L2 cache."""
+"""Non-zeros of a linear layer that an image region computes sample by sample. A larger one goes to a token region of
+its own, which reads its weights once per panel of samples: 6 bytes per non-zero, so this many just fit a 1 MiB L2
+cache."""
 
 
 @dataclass(frozen=True)

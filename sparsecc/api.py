@@ -94,12 +94,16 @@ def compile(
         regions=build.regions,
         check=build.check,
         speed=build.speed,
-        pruned=None if sparsity is None else Pruned(sparsity, "pruned by magnitude on the way in; nothing was retrained"),
+        pruned=None
+        if sparsity is None
+        else Pruned(sparsity, "pruned by magnitude on the way in; nothing was retrained"),
     )
     return Compiled({**build.files, artifact.GOLDEN: artifact.golden_npz(inputs, names)}, manifest)
 
 
-def save(module: nn.Module, example_inputs: Inputs, path: str | Path, *, dynamic: Mapping[str, int] | None = None) -> None:
+def save(
+    module: nn.Module, example_inputs: Inputs, path: str | Path, *, dynamic: Mapping[str, int] | None = None
+) -> None:
     """Write a torch.export archive with its example inputs, which `sparsecc compile` reads without further options.
 
     Raises: CompileError SCC011 if torch.export cannot trace the module.
@@ -119,7 +123,9 @@ def run_passes(pipeline: Pipeline, program: Program) -> tuple[Program, tuple[Rec
 def _check_options(sparsity: float | None) -> None:
     if sparsity is not None and not 0 <= sparsity < 1:
         raise CompileError.of(
-            "SCC086", f"a sparsity of {sparsity} was asked for", help="give the share of zeros, from 0 up to below 1: --sparsity 0.9"
+            "SCC086",
+            f"a sparsity of {sparsity} was asked for",
+            help="give the share of zeros, from 0 up to below 1: --sparsity 0.9",
         )
 
 

@@ -20,11 +20,13 @@ from sparsecc.manifest import FileRecord, Manifest, Value, from_json, to_json, u
 from sparsecc.reference import Array
 
 MODEL, KERNELS, GOLDEN, MANIFEST = "model.onnx", "kernels.so", "golden.npz", "manifest.json"
+REFERENCE = "reference.zip"
+"""The compiled graph for torch, of targets that have one (sparsecc.backends.onnxruntime.torch_reference)."""
 MANIFEST_LIMIT_BYTES = 64 << 20  # a layer takes under 1 KB: far beyond any real model, and still read in a second
 CHUNK_BYTES = 1 << 20
 _AN_ARTIFACT = "an artifact is the directory that `sparsecc compile model.pt -o m.sparsecc` writes"
 # what zipfile and numpy raise for bytes that are no arrays: damaged, encrypted, of a size that no machine has, pickled
-_NOT_AN_NPZ = (OSError, ValueError, OverflowError, MemoryError, EOFError, RuntimeError, zipfile.BadZipFile)
+NOT_AN_NPZ = (OSError, ValueError, OverflowError, MemoryError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Artifact:
         """
         name = str(self.file(GOLDEN))
         try:
-            arrays = _read_npz(self.file(GOLDEN))
-        except _NOT_AN_NPZ as error:
+            arrays = read_npz(self.file(GOLDEN).read_bytes())
+        except NOT_AN_NPZ as error:
             raise _changed(name, f"cannot be read: {error}") from error
         roles = {"inputs": self.manifest.inputs, "outputs": self.manifest.outputs}
         keys = [f"{role}/{value.name}" for role, values in roles.items() for value in values]
@@ -97,7 +99,7 @@ def write(path: str | Path, files: Mapping[str, bytes], manifest: Manifest) -> A
     """
     path = Path(path)
     target = _resolved(path)  # a link to an artifact stays a link
-    _refuse_to_overwrite(path, target)
+    verify_replaceable(path)
     records = {name: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(files.items())}
     manifest = replace(manifest, files=records)
     contents = {**files, MANIFEST: to_json(manifest).encode()}
@@ -180,12 +182,15 @@ def _chunks(file: io.BufferedReader, size_bytes: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    """The arrays of an npz file; only uncompressed ones, so that they take no more memory than the file has bytes."""
-    with zipfile.ZipFile(path) as archive:
+def read_npz(data: bytes) -> dict[str, Array]:
+    """The arrays of an npz file; only uncompressed ones, so that they take no more memory than the file has bytes.
+
+    Raises: one of NOT_AN_NPZ for other bytes.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("it is compressed")
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {key: cast(object, file[key]) for key in file.files}
     if other := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"{other[0]} is not an array")
@@ -211,8 +216,13 @@ def _changed(file: str, message: str) -> CompileError:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_to_overwrite(path: Path, target: Path) -> None:
-    """Only an artifact, and nothing a person put beside its files, may be replaced."""
+def verify_replaceable(path: str | Path) -> None:
+    """Only an artifact may be replaced, and only if nobody put anything beside its files.
+
+    Raises: CompileError (SCC063 something else is there).
+    """
+    path = Path(path)
+    target = path.resolve()
     if not target.exists():
         return
     known = _listed_files(target)

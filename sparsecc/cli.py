@@ -94,10 +94,13 @@ def compile(  # noqa: A001  the command's name
 ) -> None:
     """Compile MODEL into an artifact, and check it against the original before writing anything."""
     from sparsecc import api, report
+    from sparsecc.artifact import verify_replaceable
     from sparsecc.report.progress import shown_on_stderr
 
     axes = parse_axes(dynamic) if dynamic else None
     examples = example_inputs(inputs) if inputs else None
+    place = output or model.with_suffix(".sparsecc")
+    verify_replaceable(place)  # before minutes of work
     with shown_on_stderr(enabled=not quiet) as progress:
         compiled = api.compile(
             model,
@@ -112,7 +115,7 @@ def compile(  # noqa: A001  the command's name
             tuning_cache=tuning_cache,
             progress=progress,
         )
-        artifact = compiled.save(output or model.with_suffix(".sparsecc"))
+        artifact = compiled.save(place)
     if warning := report.pruning_warning(artifact.manifest):
         print(warning, file=sys.stderr)  # even with --quiet: the accuracy is not what it was
     _show(report.summary_facts(artifact), lambda: report.summary(artifact), as_json, quiet)

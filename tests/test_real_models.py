@@ -82,7 +82,9 @@ def test_lenet_needs_nothing_but_onnxruntime(tmp_path: Path) -> None:
     (name,) = (i.name for i in session.get_inputs())
     for size in (1, 2, 3, 31, 64):
         (logits,) = session.run(None, {name: np.asarray(images[:size])})
-        np.testing.assert_array_equal(logits.argmax(1), in_torch(lenet5.load_pruned(), torch.as_tensor(images[:size])).argmax(1))
+        np.testing.assert_array_equal(
+            logits.argmax(1), in_torch(lenet5.load_pruned(), torch.as_tensor(images[:size])).argmax(1)
+        )
     (logits,) = session.run(None, {name: np.asarray(images)})
     assert (logits.argmax(1) == np.asarray(labels)).mean() >= 0.98
 
@@ -93,7 +95,9 @@ def test_linear_layers_take_a_quarter_of_their_dense_bytes_at_90_percent() -> No
     compiled = sparsecc.compile(model, (torch.randn(4, 300),), dynamic={"batch": 0}, tune=False)
     for layer in compiled.manifest.layers.values():
         assert layer.stored_bytes <= 0.25 * 4 * layer.elems
-    assert len(compiled.files["model.onnx"]) <= 0.25 * sum(4 * layer.elems for layer in compiled.manifest.layers.values())
+    assert len(compiled.files["model.onnx"]) <= 0.25 * sum(
+        4 * layer.elems for layer in compiled.manifest.layers.values()
+    )
 
 
 def test_the_same_tuning_cache_gives_the_same_bytes(tmp_path: Path) -> None:

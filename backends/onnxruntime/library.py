@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparsecc.backends.tvm.codegen import Isa, compile_kernels
+from sparsecc.backends.tvm.kernels.spec import Isa
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.diagnostics import CompileError
+from sparsecc.progress import track
 
 from .tables import c_tables, kernels_of
 
@@ -31,13 +32,13 @@ def build_library(
     plans: Sequence[RegionPlan],
     out: Path,
     isas: Sequence[Isa] = ("avx2", "avx512"),
-    progress: Callable[[str], object] | None = None,
 ) -> None:
     """Write the shared library of some regions to ``out``. The same plans and tools give the same bytes.
 
-    ``progress`` hears a sentence before each long step. Raises: CompileError (SCC050) without a working C compiler.
+    Raises: CompileError (SCC050) without a working C compiler.
     """
-    say: Callable[[str], object] = progress or str
+    from sparsecc.backends.tvm.codegen import compile_kernels  # TVM takes a second to import
+
     compiler = c_compiler()
     kernels = kernels_of(plans)
     here = Path(__file__).parent
@@ -46,11 +47,9 @@ def build_library(
         (folder / "tables.c").write_text(c_tables(plans, isas))
         (folder / "exports").write_text("{ global: RegisterCustomOps; sparsecc_*; local: *; };\n")
         objects: list[str] = []
-        for isa in isas:
-            say(f"compiling {len(kernels)} kernels for {isa}")
+        for isa in track("compiling kernels", isas):
             (folder / f"{isa}.o").write_bytes(compile_kernels(kernels, isa))
             objects.append(f"{isa}.o")
-        say(f"linking {out.name}")
         sources = ["tables.c", *(str(here / source) for source in SOURCES)]
         command = (
             *compiler,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from sparsecc.backends.tvm.codegen import Isa
+from sparsecc.backends.tvm.kernels.spec import Isa
 
 Array = npt.NDArray[Any]
 ISA_NUMBERS: dict[Isa | Literal["auto"], int] = {"auto": 0, "avx2": 1, "avx512": 2}  # as in `enum isa` of runtime.h

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sparsecc.backends.tvm.codegen import Isa, symbol
-from sparsecc.backends.tvm.kernels.spec import KernelSpec
+from sparsecc.backends.tvm.kernels.spec import Isa, KernelSpec, symbol
 from sparsecc.backends.tvm.plan import ZEROS, InputDim, Output, Prepare, Ref, RegionPlan, Step, Variant
 from sparsecc.backends.tvm.plan import Input as PlanInput
 

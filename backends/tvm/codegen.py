@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .kernels.script import RegisterFile, tvm
 from .kernels.source import source
-from .kernels.spec import KernelSpec
-
-Isa = Literal["avx2", "avx512"]
+from .kernels.spec import Isa, KernelSpec, symbol
 
 
 class Machine(NamedTuple):
@@ -23,11 +21,6 @@ MACHINES: dict[Isa, Machine] = {
     "avx2": Machine("haswell", RegisterFile(16, per_vector=2)),
     "avx512": Machine("skylake-avx512", RegisterFile(32, per_vector=1)),
 }
-
-
-def symbol(spec: KernelSpec, isa: Isa) -> str:
-    """The C name of a compiled kernel."""
-    return f"{spec.symbol}_{isa}"
 
 
 def compile_kernels(specs: Iterable[KernelSpec], isa: Isa) -> bytes:

@@ -25,6 +25,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 Function = Literal["none", "relu", "gelu", "gelu_tanh"]
 Index = Literal["uint16", "int32"]
+Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
 
@@ -346,3 +347,8 @@ KernelSpec = (
     | LoadTokens
     | StoreTokens
 )
+
+
+def symbol(spec: KernelSpec, isa: Isa) -> str:
+    """The C name of a compiled kernel."""
+    return f"{spec.symbol}_{isa}"

@@ -43,7 +43,7 @@ class Compiled:
         return artifact.write(path, self.files, self.manifest)
 
 
-def compile(
+def compile(  # noqa: A001  a method of the package, as in re.compile
     model: Model,
     example_inputs: Inputs | None = None,
     *,

@@ -51,7 +51,14 @@ class CompileError(Exception):
         super().__init__("\n".join(map(str, self.diagnostics)))
 
     @classmethod
-    def of(cls, code: str, message: str, *, where: Where | None = None, help: str | None = None) -> CompileError:
+    def of(
+        cls,
+        code: str,
+        message: str,
+        *,
+        where: Where | None = None,
+        help: str | None = None,  # noqa: A002  the field's name
+    ) -> CompileError:
         return cls([Diagnostic(code, message, where, help)])
 
 

@@ -73,7 +73,7 @@ class _Emitter(fx.Interpreter):
 
     ops: Mapping[str, str] = {}
 
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
         """One node; its outputs have the sizes that the region's graph knows, in terms of the inputs' sizes."""
         region = cast(fx.GraphModule, cast(fx.GraphModule, self.module).get_submodule(str(target)))
         if target not in self.ops:

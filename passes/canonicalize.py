@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch.fx.node import Argument
 
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program, calls, same_sizes, schema
@@ -55,11 +56,11 @@ def _numeric_padding(program: Program, node: fx.Node) -> fx.Node | Refused:
     return program.add_call(node, aten.conv2d.default, x, weight, bias, stride, pads, dilation, groups, like=node)
 
 
-def _filled(node: fx.Node) -> list[fx.node.Argument]:
+def _filled(node: fx.Node) -> list[Argument]:
     """The positional arguments with the schema's defaults for those left out."""
     arguments = schema(cast(OpOverload, node.target)).arguments
     given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in arguments[len(node.args) :])]
-    return cast("list[fx.node.Argument]", given)
+    return given
 
 
 def _constant_matmul(program: Program, node: fx.Node) -> fx.Node | None:

@@ -55,7 +55,7 @@ def pack(
     matrix = weight.reshape(len(weight), -1)
     if arrays is None:
         packed = form.pack(matrix.numpy()).arrays.items()
-        arrays = [program.add_constant(f"{name}_{key}", torch.from_numpy(array)) for key, array in packed]
+        arrays = [program.add_constant(f"{name}_{key}", torch.as_tensor(array)) for key, array in packed]
     dense = program.add_call(node, UNPACK[form.unpack_op_name], *arrays, *matrix.shape, like=node)
     if weight.dim() > 2:
         dense = program.add_call(node, torch.ops.aten.reshape.default, dense, list(weight.shape), like=node)

@@ -9,7 +9,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -75,7 +75,10 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
     def spec(x: object) -> object:
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
-    wide = pytree.tree_map(lambda x: widen(x, axes) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    def wider(x: object) -> object:
+        return widen(x, axes) if isinstance(x, torch.Tensor) else x
+
+    wide = pytree.tree_map(wider, (args, kwargs))
     was_training = {m for m in module.modules() if m.training}
     module.eval()
     try:
@@ -152,20 +155,11 @@ def _flatten(exported: ExportedProgram, args: object, kwargs: object, dynamic: M
                     )
                 continue
             examples.append(example)
-        if node.op == "call_module":  # torch.export's input guards; onnxruntime and `run` check shapes themselves
-            continue
-        if node.op == "output":
-            outputs = pytree.tree_leaves(node.args[0])
-            names = _output_names(exported, len(outputs))
-            kept = [(n, name) for n, name in zip(outputs, names, strict=True) if n is not None]
-            if other := [name for n, name in kept if not isinstance(n, fx.Node) or not _is_tensor(n)]:
-                raise CompileError.of("SCC014", f"output '{other[0]}' is not a tensor", help="return tensors only")
-            graph.output(tuple(copies[n] for n, _ in kept))
-            output_names = tuple(name for _, name in kept)
-            continue
-        copies[node] = graph.node_copy(node, lambda n: copies[n])
-    module = fx.GraphModule(source, graph)
-    program = Program(module, tuple(examples), output_names)
+        if node.op not in ("call_module", "output"):  # modules: the guards of torch.export
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    outputs = _outputs(exported, source.graph.output_node())
+    graph.output(tuple(copies[node] for node in outputs.values()))
+    program = Program(fx.GraphModule(source, graph), tuple(examples), tuple(outputs))
     program.tidy()
     program.dims = _name_dims(program, dynamic)
     _check_ends(program)
@@ -180,6 +174,16 @@ def _signs_of_training(exported: ExportedProgram) -> Iterator[str]:
             yield "the model drops values at random when it runs"
 
 
+def _outputs(exported: ExportedProgram, output: fx.Node) -> dict[str, fx.Node]:
+    """The tensors that are returned, by name; None is left out."""
+    leaves = pytree.tree_leaves(output.args[0])
+    named = dict(zip(_output_names(exported, len(leaves)), leaves, strict=True))
+    for name, leaf in named.items():
+        if leaf is not None and not (isinstance(leaf, fx.Node) and _is_tensor(leaf)):
+            raise CompileError.of("SCC014", f"output '{name}' is not a tensor", help="return tensors only")
+    return {name: leaf for name, leaf in named.items() if leaf is not None}
+
+
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
@@ -190,7 +194,10 @@ def _output_names(exported: ExportedProgram, count: int) -> list[str]:
         return ["output"] * count
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(count), spec))
     names = ["_".join(re.findall(r"[^\W_]\w*", pytree.keystr(path))) for path, _ in paths]
-    return [name if name and not name.isdigit() else f"output_{i}" for i, name in enumerate(names)]
+    taken = {*exported.graph_signature.user_inputs}
+    usable = [bool(name) and not name.isdigit() and name not in taken for name in names]
+    free = [name if usable[i] else f"output_{i}" for i, name in enumerate(names)]
+    return free if len(set(free)) == count else [f"output_{i}" for i in range(count)]
 
 
 def _name_dims(program: Program, dynamic: Mapping[str, int]) -> dict[str, str]:
@@ -235,7 +242,7 @@ def _check_weights(program: Program) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None, None, None]:
     """torch.export talks about its own business; its warnings are not the user's to act on."""
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.onnx", "torch.fx")]
     levels = [logger.level for logger in loggers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import fx
@@ -36,8 +37,9 @@ def _ill_formed(program: Program) -> Iterable[Diagnostic]:
         has_value = node.op != "get_attr" or program.is_constant(node)
         if node.users and has_value and "val" not in node.meta:
             yield Diagnostic("SCC002", "a value without shape and type", where(node))
-        if isinstance(node.target, OpOverload) and schema(node.target).is_mutable:
-            yield Diagnostic("SCC003", f"{node.target} writes to its input", where(node))
+        target = cast(object, node.target)
+        if isinstance(target, OpOverload) and schema(cast(OpOverload, target)).is_mutable:
+            yield Diagnostic("SCC003", f"{target} writes to its input", where(node))
 
 
 def _computed_weights(program: Program) -> Iterable[Diagnostic]:

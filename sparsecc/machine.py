@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,7 +27,7 @@ def tuning_cache() -> Path:
 
 
 @contextmanager
-def cache_at(path: Path | None) -> Iterator[None]:
+def cache_at(path: Path | None) -> Generator[None, None, None]:
     """Within the block, measured times are read from and written to ``path`` (None: the user's cache folder)."""
     token = _cache.set(path)
     try:

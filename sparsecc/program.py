@@ -91,7 +91,7 @@ class Program:
         for module in (self.module, *(m for m in self.module.children() if isinstance(m, fx.GraphModule))):
             digest.update(str(module.graph).encode())
         for node in self.constants:
-            digest.update(f"{node.target}={_tensor_digest(self._attribute(node))}".encode())
+            digest.update(f"{node.target}={_tensor_digest(cast(torch.Tensor, self._attribute(node)))}".encode())
         digest.update(repr(sorted(self.layers.items())).encode())
         return digest.hexdigest()
 
@@ -104,16 +104,16 @@ class Program:
 
     def constant(self, node: fx.Node) -> torch.Tensor:
         """The tensor behind a get_attr node."""
-        return self._attribute(node).detach()
+        return cast(torch.Tensor, self._attribute(node)).detach()
 
     def is_constant(self, node: object) -> bool:
         return isinstance(node, fx.Node) and node.op == "get_attr" and isinstance(self._attribute(node), torch.Tensor)
 
-    def _attribute(self, node: fx.Node) -> torch.Tensor:
+    def _attribute(self, node: fx.Node) -> object:
         value: object = self.module
         for name in str(node.target).split("."):
             value = getattr(value, name)
-        return cast(torch.Tensor, value)
+        return value
 
     def add_constant(self, name: str, value: torch.Tensor) -> fx.Node:
         """A new get_attr node for a new buffer, placed before every computation of the graph."""

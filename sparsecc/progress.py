@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -15,7 +15,7 @@ _listener: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 @contextmanager
-def reporting(listener: Progress | None) -> Iterator[None]:
+def reporting(listener: Progress | None) -> Generator[None, None, None]:
     """Within the block, ``listener`` hears of every tracked step."""
     token = _listener.set(listener)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +15,7 @@ from sparsecc.program import Program
 
 PREDICTED = pipelines.CPU.replace("choose-formats", "choose-formats{costs=predicted}")
 Forward = Callable[..., object]
+M = TypeVar("M", bound=nn.Module)
 
 
 class Model(nn.Module):
@@ -31,6 +33,9 @@ class Model(nn.Module):
     def forward(self, *inputs: Tensor) -> object:
         return self.function(self, *inputs)
 
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -41,7 +46,7 @@ def some(*shape: int, share: float = 0.3) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(7)) < share
 
 
-def filled(module: nn.Module, density: float = 0.2) -> nn.Module:
+def filled(module: M, density: float = 0.2) -> M:
     """Reproducible weights, all but a share of each matrix zero; batch norm with statistics of its own."""
     with torch.no_grad():
         for n, (name, value) in enumerate(module.state_dict().items()):

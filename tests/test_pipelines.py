@@ -9,7 +9,7 @@ import pytest
 
 from sparsecc import pipelines
 from sparsecc.diagnostics import CompileError
-from sparsecc.pass_manager import Effects, Note
+from sparsecc.pass_manager import Effects, Note, Pipeline
 from sparsecc.passes.choose_formats import ChooseFormats
 from sparsecc.passes.prune_weights import PruneWeights
 from sparsecc.pipelines import PASSES, describe, parse
@@ -104,10 +104,10 @@ def test_what_cannot_be_read_is_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", list(PASSES.builtin))
 def test_every_pass_is_found_under_its_own_name(name: str) -> None:
-    kind = PASSES.load(name)
-    assert kind.name == name
-    assert kind.__doc__
-    assert describe(pipelines.Pipeline([kind()], given=kind().effects.requires)) == name
+    built = PASSES.load(name)()
+    assert built.name == name
+    assert type(built).__doc__
+    assert describe(Pipeline([built], given=built.effects.requires)) == name
 
 
 def test_a_pass_that_is_no_dataclass_has_no_options() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from programs import Model, before_and_after, filled, notes, program, run, seeded
-from torch import nn
+from programs import before_and_after, filled, notes, program, run, seeded
+from torch import Tensor, nn
 
 from sparsecc.diagnostics import CompileError
 from sparsecc.passes.choose_formats import decide
@@ -69,8 +69,8 @@ def test_the_margin_decides(times: dict[str, float], kernel: str, reason: str) -
         ),
     ],
 )
-def test_dense_stays_with_its_reason(model: nn.Module, x: object, reason: str) -> None:
-    after, _ = run(CHOOSE, program(model, x))  # type: ignore[arg-type]  parametrized
+def test_dense_stays_with_its_reason(model: nn.Module, x: Tensor, reason: str) -> None:
+    after, _ = run(CHOOSE, program(model, x))
     (layer,) = after.layers.values()
     assert (layer.kernel, layer.reason) == ("onnxruntime", reason)
 
@@ -83,9 +83,9 @@ def test_an_all_zero_layer_is_sparse() -> None:
 
 def test_only_the_given_formats_are_tried() -> None:
     option = CHOOSE.replace("}", ",formats=('bsr4x1',)}")
-    weight = Model(lambda m, x: m.fc(x), fc=nn.Linear(64, 64))
-    weight.fc.weight.data[8:] = 0
-    after, _ = run(option, program(weight, seeded(2, 64)))
+    linear = nn.Linear(64, 64)
+    linear.weight.data[8:] = 0
+    after, _ = run(option, program(linear, seeded(2, 64)))
     (layer,) = after.layers.values()
     assert [c.kernel for c in layer.candidates] == ["bsr4x1", "dense", "onnxruntime"]
 

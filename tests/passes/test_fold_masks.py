@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -35,23 +36,23 @@ def linear() -> nn.Linear:
     return layer
 
 
+# torch annotates neither
+custom_from_mask: Callable[[nn.Linear, str, Tensor], nn.Linear] = prune.custom_from_mask
+random_unstructured: Callable[[nn.Module, str, float], nn.Module] = prune.random_unstructured
+
+
 def pruned() -> nn.Module:
-    return nn.Sequential(prune.custom_from_mask(linear(), "weight", MASK))
+    return nn.Sequential(custom_from_mask(linear(), "weight", MASK))
 
 
-def parametrized() -> nn.Module:
+def parametrized(times: int = 1) -> nn.Module:
     layer = linear()
-    parametrize.register_parametrization(layer, "weight", FakeSparsity())
+    for _ in range(times):
+        parametrize.register_parametrization(layer, "weight", FakeSparsity())
     return nn.Sequential(layer)
 
 
-def parametrized_twice() -> nn.Module:
-    model = parametrized()
-    parametrize.register_parametrization(model[0], "weight", FakeSparsity())  # type: ignore[index]  a Sequential
-    return model
-
-
-def zeroed() -> nn.Module:
+def zeroed() -> nn.Sequential:
     layer = linear()
     with torch.no_grad():
         layer.weight.mul_(MASK)
@@ -59,18 +60,18 @@ def zeroed() -> nn.Module:
 
 
 def in_forward(masked: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype = torch.float32) -> nn.Module:
-    model = nn.Sequential(linear())
-    model[0].register_buffer("kept", MASK.to(dtype))
-    layer = model[0]
-    layer.forward = lambda x: functional.linear(x, masked(layer.weight, layer.kept), layer.bias)
-    return model
+    def forward(layer: Any, x: Tensor) -> Tensor:
+        return functional.linear(x, masked(layer.weight, layer.kept), layer.bias)
+
+    plain = linear()
+    return nn.Sequential(Model(forward, weight=plain.weight, bias=plain.bias, kept=MASK.to(dtype)))
 
 
 WAYS: dict[str, tuple[nn.Module, str]] = {
     "plain zeros": (zeroed(), "plain zeros"),
     "prune": (pruned(), "torch.nn.utils.prune"),
     "parametrize": (parametrized(), "parametrization"),
-    "two parametrizations": (parametrized_twice(), "parametrization"),
+    "two parametrizations": (parametrized(2), "parametrization"),
     "weight * mask": (in_forward(lambda w, m: w * m), "mask in forward"),
     "mask * weight": (in_forward(lambda w, m: m * w), "mask in forward"),
     "int mask": (in_forward(lambda w, m: w * m, torch.int64), "mask in forward"),
@@ -116,7 +117,7 @@ def test_a_weight_that_depends_on_the_input_stays() -> None:
 
 
 def test_layers_that_share_a_masked_weight_share_the_folded_one() -> None:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
+    def forward(m: Any, x: Tensor) -> Tensor:
         weight = m.w * m.mask
         return functional.linear(functional.linear(x, weight), weight)
 
@@ -134,8 +135,8 @@ def test_one_parameter_in_two_layers() -> None:
 
 
 def test_a_masked_weight_used_elsewhere_too() -> None:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        weight = m.w * m.mask
+    def forward(m: Any, x: Tensor) -> Tensor:
+        weight: Tensor = m.w * m.mask
         return functional.linear(x, weight) + weight.sum()
 
     before = program(Model(forward, w=seeded(4, 6), mask=MASK), X)
@@ -145,7 +146,7 @@ def test_a_masked_weight_used_elsewhere_too() -> None:
 
 @pytest.mark.parametrize("zeros", [False, True])
 def test_bias_masks_are_no_masks_of_the_weight(zeros: bool) -> None:
-    layer = zeroed()[0] if zeros else linear()  # type: ignore[index]  a Sequential
-    prune.random_unstructured(layer, "bias", 0.5)
+    layer = zeroed()[0] if zeros else linear()
+    random_unstructured(layer, "bias", 0.5)
     after, _ = run("fold-masks", program(nn.Sequential(layer), X))
     assert [fact.mask for fact in after.layers.values()] == ["plain zeros" if zeros else "none"]

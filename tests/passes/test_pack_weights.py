@@ -21,7 +21,7 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 @pytest.mark.parametrize(
     ("layer", "x"), [(nn.Linear(64, 65), X), (nn.Conv2d(3, 65, (3, 1)), seeded(1, 3, 8, 8))], ids=["linear", "conv"]
 )
-def test_formats_keep_the_meaning(form: str, layer: nn.Module, x: torch.Tensor) -> None:
+def test_formats_keep_the_meaning(form: str, layer: nn.Linear | nn.Conv2d, x: torch.Tensor) -> None:
     layer = filled(layer)
     with torch.no_grad():
         layer.weight[16:] = 0

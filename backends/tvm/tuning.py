@@ -24,6 +24,7 @@ from sparsecc.backends.onnxruntime.library import build_library
 from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.onnxruntime.timing import interleaved, new_session
 from sparsecc.machine import cpu_name, tuning_cache
+from sparsecc.passes.choose_formats import padding
 from sparsecc.passes.pack_weights import pack
 from sparsecc.passes.partition_regions import Group, region_graph
 from sparsecc.program import Candidate, Program
@@ -72,8 +73,9 @@ def task(program: Program, node: fx.Node, option: str, sizes: Mapping[str, torch
     layer = program.layers[node.name]
     x_shape = tuple(sizes[cast(fx.Node, node.args[0]).name])
     detail = f"{op.kernel} {op.stride} {op.padding} {op.dilation}" if isinstance(op, Conv2d) else "linear"
-    density = 1 - layer.sparsity if option not in ("dense", "onnxruntime") else 1
-    key = f"{detail} {layer.rows}x{layer.cols} on {x_shape}, {option}, {density:.2f} non-zero, {machine_key()}"
+    dense = option in ("dense", "onnxruntime")
+    density = 1 if dense else padding(program, node, option) * layer.nonzeros / max(layer.elems, 1)
+    key = f"{detail} {layer.rows}x{layer.cols} on {x_shape}, {option}, {density:.2f} stored, {machine_key()}"
     return Task(key, node, op, option, x_shape)
 
 
@@ -194,10 +196,11 @@ def _model(
 def read_cache(path: Path) -> dict[str, float]:
     """What the file knows; nothing if it is missing or damaged, for a cache may be lost at any time."""
     try:
-        entries = json.loads(path.read_text())
+        tree: object = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {k: float(v) for k, v in entries.items() if isinstance(v, int | float)} if isinstance(entries, dict) else {}
+    entries = cast("dict[str, object]", tree) if isinstance(tree, dict) else {}
+    return {k: float(v) for k, v in entries.items() if isinstance(v, int | float)}
 
 
 def write_cache(path: Path, known: Mapping[str, float]) -> None:

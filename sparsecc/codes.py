@@ -220,9 +220,10 @@ CODES: dict[str, Code] = {
         "Compile the model on this machine, or run it with --engine portable: the same results, without the kernels.",
     ),
     "SCC074": Code(
-        "operation without reference",
-        "The reference engine evaluates the model with onnx's own pure-Python operators, which lack this one.",
-        "Use --engine portable.",
+        "no reference",
+        "The reference engine runs the compiled graph in torch. This artifact holds none, because its target writes "
+        "none, or the graph is damaged or of another version of torch.",
+        "Use --engine portable, or compile the model again.",
     ),
     "SCC075": Code(
         "outputs cannot be written", "The file of the outputs, or its directory, is not writable.", "Choose another -o."

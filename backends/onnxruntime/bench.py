@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import onnxruntime as ort
+
 from sparsecc.artifact import KERNELS, MODEL, Artifact
 from sparsecc.reference import Array
 
-from .engines import Options, load_dense, onnxruntime_session, ort, register_kernels, session_options
+from .engines import load_dense, onnxruntime_session, register_kernels, session_options
 from .inputs import verify_inputs
 from .timing import interleaved
 
@@ -74,7 +76,7 @@ def bench(artifact: Artifact, threads: int = 1, runs: int = 200, inputs: Mapping
     )
 
 
-def _options(threads: int) -> Options:
+def _options(threads: int) -> ort.SessionOptions:
     options = session_options(threads)
     # the threads of the session that has just run would go on spinning, on the cores of the one that is timed
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
+import onnxruntime as ort
+import torch
 
-from sparsecc.artifact import KERNELS, MODEL, Artifact
+from sparsecc.artifact import KERNELS, MODEL, REFERENCE, Artifact
 from sparsecc.diagnostics import CompileError
 from sparsecc.reference import Array
 
 from .dense import dense_model
 
-ort: Any = importlib.import_module("onnxruntime")  # it brings no types
-Options: TypeAlias = Any  # onnxruntime.SessionOptions
 Compute: TypeAlias = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 """Output names and inputs by name -> outputs in the order of their names."""
 
 
-def session_options(threads: int) -> Options:
+def session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -33,7 +28,7 @@ def session_options(threads: int) -> Options:
     return options
 
 
-def register_kernels(artifact: Artifact, options: Options) -> None:
+def register_kernels(artifact: Artifact, options: ort.SessionOptions) -> None:
     """Load kernels.so, if the artifact has one. It is native code of whoever made the artifact.
 
     Raises: CompileError (SCC073 it is missing, or not for this machine).
@@ -50,7 +45,7 @@ def register_kernels(artifact: Artifact, options: Options) -> None:
         raise CompileError.of("SCC073", f"{path} cannot be used here: {reason(error)}", help=help_) from error
 
 
-def onnxruntime_session(model: str | bytes, options: Options, name: str) -> Compute:
+def onnxruntime_session(model: str | bytes, options: ort.SessionOptions, name: str) -> Compute:
     """A session on a file or on bytes, as a function; ``name`` is what errors call the model.
 
     Raises: CompileError (SCC077 onnxruntime refuses it), here or when the function is called.
@@ -73,38 +68,36 @@ def onnxruntime_session(model: str | bytes, options: Options, name: str) -> Comp
     return compute
 
 
-class GatherElements(OpRun):
-    """onnx's own one (1.23) fails for axes of 64 elements and more: it calls numpy.choose."""
+def torch_engine(artifact: Artifact) -> Compute:
+    """The compiled graph in torch, on the weights of model.onnx: no code in common with onnxruntime or kernels.so.
 
-    op_domain = ""
-
-    def _run(self, data: Array, indices: npt.NDArray[np.int64], axis: int = 0) -> tuple[Array]:
-        return (np.take_along_axis(data, indices, axis),)
-
-
-def reference_evaluator(artifact: Artifact) -> Compute:
-    """onnx.reference on the dense model: numpy, with no code in common with onnxruntime or kernels.so.
-
-    Raises: CompileError (SCC074 it cannot, because it lacks an operator), here or when the function is called.
+    Raises: CompileError (SCC074 the artifact has no such graph, or a damaged one), here or when the function is called.
     """
-    path = artifact.file(MODEL)
+    from .torch_reference import load_reference  # torch.export takes half a second to import
+
+    if REFERENCE not in artifact.manifest.files:
+        raise CompileError.of(
+            "SCC074", f"{artifact.path} holds no graph for torch ({REFERENCE})", help="use --engine portable instead"
+        )
+    path = artifact.file(REFERENCE)
 
     def refuse(error: Exception) -> CompileError:
         return CompileError.of(
             "SCC074",
-            f"onnx's reference evaluator cannot run {path}: {reason(error)}",
-            help="it lacks some operators; compare with --engine portable instead",
+            f"{path} does not run in torch: {reason(error)}",
+            help="it is damaged, of another torch, or not made for such input; compare with --engine portable instead",
         )
 
-    model = load_dense(artifact)
     try:
-        evaluator = cast(Any, ReferenceEvaluator)(model, new_ops=[GatherElements])
-    except Exception as error:  # it raises whatever its operators raise
+        run = load_reference(path.read_bytes(), onnx.load_model_from_string(artifact.file(MODEL).read_bytes()))
+    except Exception as error:  # damaged bytes, and what they make torch do, raise anything
         raise refuse(error) from error
 
     def compute(names: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
         try:
-            return cast("Sequence[Array]", evaluator.run(list(names), dict(inputs)))
+            outputs = run([torch.tensor(inputs[value.name]) for value in artifact.manifest.inputs])
+            by_name = dict(zip((v.name for v in artifact.manifest.outputs), outputs, strict=True))
+            return [by_name[name].numpy() for name in names]
         except Exception as error:
             raise refuse(error) from error
 
@@ -125,6 +118,6 @@ def load_dense(artifact: Artifact) -> onnx.ModelProto:
 
 
 def reason(error: Exception) -> str:
-    """The first line, without onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : "."""
+    """The first line, without codes: onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : ", ours "error[SCC024]: "."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])
+    return re.sub(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : |error\[SCC\d+\]: )", "", lines[0])

@@ -14,14 +14,14 @@ from sparsecc.manifest import Value
 from sparsecc.reference import Array, relative_error
 
 from .bench import Bench, bench
-from .engines import Compute, onnxruntime_session, reference_evaluator, register_kernels, session_options
+from .engines import Compute, onnxruntime_session, register_kernels, session_options, torch_engine
 from .inputs import verify_inputs
 
 __all__ = ["ENGINES", "Bench", "Engine", "Session", "Verdict", "bench", "open_session", "run", "verify"]
 
 Engine = Literal["onnxruntime", "portable", "reference"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "portable", "reference")
-"""With kernels.so; without it; onnx's own evaluator in numpy, on weights that sparsecc.formats unpacks (slow)."""
+"""With kernels.so; without it; the compiled graph in torch, without onnxruntime."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def open_session(artifact: Artifact, engine: Engine = "onnxruntime", threads: in
     """Load the model into an engine.
 
     An artifact in which nothing is sparse has no kernels: "onnxruntime" and "portable" are then the same.
-    Raises: CompileError (SCC073 kernels.so is missing or not for this machine; SCC074 the reference evaluator lacks
-    an operator; SCC077 onnxruntime refuses the model).
+    Raises: CompileError (SCC073 kernels.so is missing or not for this machine; SCC074 there is no reference
+    graph, or it is damaged; SCC077 onnxruntime refuses the model).
     """
     if engine == "reference":
-        compute = reference_evaluator(artifact)
+        compute = torch_engine(artifact)
     else:
         options = session_options(threads)
         if engine == "onnxruntime":
@@ -88,7 +88,7 @@ class Verdict:
 def verify(artifact: Artifact, engines: Sequence[Engine] = ENGINES, threads: int = 1) -> list[Verdict]:
     """Compare engines on the sample inputs with the outputs that the original model gave.
 
-    Only the reference evaluator may be unable to run a model; see open_session for what the others raise.
+    Only the reference may be missing, which is a note; see open_session for what the others raise.
     """
     inputs, expected = artifact.golden()
     return [v for engine in engines for v in _verdicts(artifact, engine, threads, inputs, expected)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import onnx
@@ -83,10 +83,10 @@ def matmul_model(form: SparseFormat, packed: Packed) -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array], optimized_path: str = "") -> Matrix:
     """The one output in stock onnxruntime, which writes what it made of the model to ``optimized_path``."""
-    options = cast(Any, ort).SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # it warns that an optimized model suits this machine only
     options.optimized_model_filepath = optimized_path
-    session: Any = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (output,) = cast(list[Matrix], session.run(None, dict(feeds)))
-    return output
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, feeds)
+    return cast(Matrix, output)

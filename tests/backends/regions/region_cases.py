@@ -7,25 +7,24 @@ import math
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from sparsecc.backends.onnxruntime.library import build_library
 from sparsecc.backends.onnxruntime.native import NativeRegion
-from sparsecc.backends.tvm.codegen import Isa
+from sparsecc.backends.tvm.kernels.spec import Isa
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import InputDim, RegionPlan
 from sparsecc.formats import Format, parse_format
 
-ort: Any = import_module("onnxruntime")  # it has no types
 Array = npt.NDArray[Any]
 UNPACK = {"csr": torch.ops.sparsecc.unpack_csr.default, "bsr": torch.ops.sparsecc.unpack_bsr.default}
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default)
@@ -157,7 +156,7 @@ def onnx_model(case: RegionCase, plan: RegionPlan) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> Any:
+def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -165,9 +164,9 @@ def session(model: onnx.ModelProto, library: Path, threads: int = 1) -> Any:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_onnxruntime(session: Any, activations: Sequence[Array]) -> list[Array]:
+def run_onnxruntime(session: ort.InferenceSession, activations: Sequence[Array]) -> list[Array]:
     names = [i.name for i in session.get_inputs()]
-    return cast("list[Array]", session.run(None, dict(zip(names, activations, strict=True))))
+    return session.run(None, dict(zip(names, activations, strict=True)))
 
 
 def assert_close(found: Sequence[Array], expected: Sequence[Array]) -> None:

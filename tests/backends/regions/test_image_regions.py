@@ -21,7 +21,7 @@ from region_cases import (
 )
 from torch import Tensor, nn
 
-from sparsecc.backends.tvm.codegen import Isa
+from sparsecc.backends.tvm.kernels.spec import Isa
 
 
 class Residual(nn.Module):

@@ -21,7 +21,7 @@ from region_cases import (
 )
 from torch import Tensor, nn
 
-from sparsecc.backends.tvm.codegen import Isa
+from sparsecc.backends.tvm.kernels.spec import Isa
 
 FEATURES = 48
 TOKENS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 128, 130)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsecc.backends.tvm.codegen import MACHINES, Isa
+from sparsecc.backends.tvm.codegen import MACHINES
+from sparsecc.backends.tvm.kernels.spec import Isa
 
 NEEDS: dict[Isa, set[str]] = {
     "avx2": {"avx2", "fma", "bmi2"},

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparsecc.backends.tvm.codegen import Isa, compile_kernels, symbol
+from sparsecc.backends.tvm.codegen import compile_kernels
 from sparsecc.backends.tvm.kernels.spec import (
     AveragePool,
     Dense,
@@ -27,6 +27,7 @@ from sparsecc.backends.tvm.kernels.spec import (
     Function,
     Gemv,
     GlobalAverage,
+    Isa,
     KernelSpec,
     LayerNorm,
     LoadTokens,
@@ -37,6 +38,7 @@ from sparsecc.backends.tvm.kernels.spec import (
     Spmv,
     StoreTokens,
     Window,
+    symbol,
 )
 
 Array = npt.NDArray[Any]

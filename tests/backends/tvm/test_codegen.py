@@ -7,8 +7,8 @@ import struct
 import pytest
 from kernel_calls import SPECS
 
-from sparsecc.backends.tvm.codegen import Isa, compile_kernels, symbol
-from sparsecc.backends.tvm.kernels.spec import Epilogue, Gemv, Spmm
+from sparsecc.backends.tvm.codegen import compile_kernels
+from sparsecc.backends.tvm.kernels.spec import Epilogue, Gemv, Isa, Spmm, symbol
 
 
 def elf_symbols(image: bytes) -> tuple[set[str], set[str]]:

@@ -22,8 +22,8 @@ from kernel_calls import (
     uniform,
 )
 
-from sparsecc.backends.tvm.codegen import MACHINES, Isa
-from sparsecc.backends.tvm.kernels.spec import Dense, Gemv, MatmulParameters, Spmm, Spmv, VectorParameters
+from sparsecc.backends.tvm.codegen import MACHINES
+from sparsecc.backends.tvm.kernels.spec import Dense, Gemv, Isa, MatmulParameters, Spmm, Spmv, VectorParameters
 from sparsecc.backends.tvm.kernels.spmm import register_tile
 
 SHAPES = [(1, 1, 1.0), (7, 9, 0.5), (8, 8, 0.0), (9, 33, 0.1), (31, 32, 1.0), (33, 127, 0.3)]

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from kernel_calls import Array, Placement, assert_untouched, call, guarded, split_points, uniform
 
-from sparsecc.backends.tvm.codegen import Isa
 from sparsecc.backends.tvm.kernels.spec import (
     AveragePool,
     GlobalAverage,
     GlobalAverageParameters,
+    Isa,
     KernelSpec,
     MaxPool,
     Parameters,

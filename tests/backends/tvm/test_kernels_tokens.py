@@ -16,12 +16,12 @@ from kernel_calls import (
     uniform,
 )
 
-from sparsecc.backends.tvm.codegen import Isa
 from sparsecc.backends.tvm.kernels.spec import (
     Elementwise,
     ElementwiseParameters,
     Epilogue,
     Function,
+    Isa,
     LayerNorm,
     LayerNormParameters,
     LoadTokens,

@@ -263,6 +263,20 @@ def graph_of(result: Callable[[Tensor], object]) -> Callable[[dict[str, bytes]],
     return rewrite(change)
 
 
+def call(function: str) -> Callable[[dict[str, bytes]], None]:
+    """The graph with another function in the place of relu."""
+
+    def change(old: bytes) -> bytes:
+        members = entries(old)
+        graph = entries(members["graph.pt2"])
+        (name,) = [n for n in graph if n.endswith("model.json")]
+        assert b"torch.ops.aten.relu.default" in graph[name]
+        graph[name] = graph[name].replace(b"torch.ops.aten.relu.default", function.encode())
+        return zipped(members | {"graph.pt2": zipped(graph)})
+
+    return rewrite(change)
+
+
 def archive(module: nn.Module) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(module, (torch.ones(3, 64),)), buffer)
@@ -294,6 +308,8 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
         entry("graph.pt2", zipped({"archive/data.pkl": b"\x80\x02."})),
         f"torch {torch.__version__} cannot read",
     ),
+    "code": (call("os.system"), "graph.pt2 could run code when it is loaded: models/model.json: "),
+    "another function": (call("torch.ops.aten.nonsense.default"), UNREADABLE),
     "constants of nothing": (entry("constants.json", b"\xff{"), "'utf-8' codec can't decode byte 0xff in position 0"),
     "a list of constants": (entry("constants.json", b"[]"), "constants.json is not an object"),
     "deep": (entry("constants.json", b"[" * 100_000), "maximum recursion depth exceeded"),

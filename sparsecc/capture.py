@@ -121,10 +121,15 @@ def _export_error(error: Exception) -> CompileError:
     foreign = ("/torch/", "/sparsecc/", "<")  # "<string>": code that torch generates
     own = [f for f in frames if not any(part in f.filename for part in foreign)]
     place = Where("capture", f"{own[-1].filename}:{own[-1].lineno}") if own else None
-    message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Constraints violated"):  # the next line tells which, and then advises torch's own callers
+        what = "the model fixes the size of an axis that should be dynamic: " + lines[1].partition(". ")[0]
+        return CompileError.of(
+            "SCC011", what, help="leave that axis out of the dynamic ones, or free the model of its size"
+        )
     return CompileError.of(
         "SCC011",
-        f"torch.export cannot trace this model: {message.strip()}",
+        f"torch.export cannot trace this model: {lines[0]}",
         where=place,
         help="make the forward pass free of data-dependent Python (torch.where, torch.cond), and the example inputs "
         "valid; torch.export.export(model, inputs) alone shows the whole story",

@@ -216,6 +216,14 @@ def test_programs_exported_in_training_mode(model: nn.Module, sign: str) -> None
     )
 
 
+def test_an_axis_that_the_model_fixes_cannot_be_dynamic() -> None:
+    assert refusal(Model(lambda _, x: x.reshape(2, 64) + 1), [X], dynamic={"batch": 0}) == (
+        "error[SCC011]: the model fixes the size of an axis that should be dynamic: "
+        "You marked L['inputs'][0].size()[0] as dynamic but your code specialized it to be a constant (2)\n"
+        "  help: leave that axis out of the dynamic ones, or free the model of its size"
+    )
+
+
 @pytest.mark.parametrize("dynamic", [None, {"batch": 0}])
 def test_inputs_that_the_model_refuses(dynamic: Mapping[str, int] | None) -> None:
     for inputs in ([X, X], [], [seeded(2, 3)], {"y": X}):

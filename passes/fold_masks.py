@@ -68,8 +68,9 @@ def zeros_from(program: Program, cone: Sequence[fx.Node], weight: torch.Tensor) 
 
 def weight_name(cone: Sequence[fx.Node]) -> str:
     """The user's name of the weight: its largest floating parameter, without what masking libraries put around it."""
-    floating = [n for n in cone if n.op == "get_attr" and n.meta["val"].is_floating_point()]
-    largest = max(floating, key=lambda n: (n.meta["val"].numel(), "mask" not in str(n.target)))
+    constants = [n for n in cone if n.op == "get_attr"]
+    floating = [n for n in constants if n.meta["val"].is_floating_point()]
+    largest = max(floating or constants, key=lambda n: (n.meta["val"].numel(), "mask" not in str(n.target)))
     name = re.sub(r"_orig$|\.original\d*$", "", str(largest.target))
     return name.replace("parametrizations.", "")
 

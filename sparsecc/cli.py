@@ -129,7 +129,7 @@ def run(
         Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="onnxruntime, portable (without kernels.so) or reference.")
+        str, typer.Option(help="onnxruntime, portable (without kernels.so) or reference (torch).")
     ] = "onnxruntime",
     threads: Threads = 1,
     quiet: Quiet = False,

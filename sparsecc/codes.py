@@ -140,6 +140,12 @@ CODES: dict[str, Code] = {
         "other packages have to be imported first.",
         "Export the model again with the version of torch that is installed here.",
     ),
+    "SCC025": Code(
+        "model that onnxruntime cannot run",
+        "torch could write the model as ONNX, but onnxruntime has no kernel for one of its operators with these types "
+        "on the CPU: bfloat16 matrix products, for instance.",
+        "Convert the model to float32 (model.float()), or replace the operator that the message names.",
+    ),
     # 030: formats
     "SCC030": Code(
         "unknown format",

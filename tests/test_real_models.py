@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 import sparsecc
+from sparsecc.backends.onnxruntime.session import Engine
 from sparsecc.models import data, lenet5, minilm, pruning, resnet_cifar
 from sparsecc.reference import TOLERANCE, Array, relative_error
 
-ENGINES = ("onnxruntime", "portable")
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "portable")
 needs_resnets = pytest.mark.skipif(
     not (data.available("cifar10") and data.available("resnet_cifar10")), reason="CIFAR-10 or its ResNets are not here"
 )
@@ -35,13 +36,14 @@ def test_resnet_answers_as_torch_on_all_test_images(depth: int, sparsity: float,
     model = resnet_cifar.load_pretrained(depth)
     pruning.prune_by_magnitude(model, sparsity)
     pixels, _ = data.cifar10("test")
-    images = torch.as_tensor(resnet_cifar.images(pixels))
+    images = resnet_cifar.images(pixels)
     compiled = sparsecc.compile(model, resnet_cifar.example_inputs(), dynamic={"batch": 0}, tune=False)
     artifact = compiled.save(tmp_path / "m.sparsecc")
     expected = in_torch(model, images)
     for engine in ENGINES:
-        batches = [sparsecc.run(artifact, {"x": b.numpy()}, engine=engine) for b in images.split(64)]
-        actual = np.concatenate([outputs["output"] for outputs in batches])
+        session = sparsecc.open_session(artifact, engine)
+        batches = [images[i : i + 64].numpy() for i in range(0, len(images), 64)]
+        actual = np.concatenate([session.run({"x": batch})["output"] for batch in batches])
         np.testing.assert_array_equal(actual.argmax(1), expected.argmax(1))
         assert relative_error(actual, expected) <= TOLERANCE
     sparse = [layer for layer in compiled.manifest.layers.values() if layer.format != "dense"]

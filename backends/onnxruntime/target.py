@@ -14,13 +14,14 @@ from sparsecc import manifest, reference
 from sparsecc.backend import Build
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import RegionPlan
-from sparsecc.diagnostics import Diagnostic, PassBug
+from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 from sparsecc.pipelines import CPU as CPU_PASSES
 from sparsecc.program import Program
 from sparsecc.progress import step, track
 from sparsecc.reference import Array
 
 from .emit import Region, emit, export, regions
+from .engines import reason
 from .library import build_library
 from .timing import interleaved, new_session
 from .torch_reference import load_reference, pack_reference
@@ -105,7 +106,15 @@ def _check(
         engines["kernels"] = lambda: new_session(files["model.onnx"], library).run(None, feeds)
     errors, tolerance = dict[str, float](), reference.tolerance(golden)
     for engine, run in track("comparing with the original", list(engines.items())):
-        errors[engine] = reference.largest_error(run(), golden)
+        try:
+            outputs = run()
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            raise CompileError.of(
+                "SCC025",
+                f"the {engine} form of this model does not run: {reason(error)}",
+                help="onnxruntime lacks a kernel for an operator or type of the model; keep to float32 where you can",
+            ) from error
+        errors[engine] = reference.largest_error(outputs, golden)
         if not errors[engine] <= tolerance:
             what = f"the {engine} form differs from the original by {errors[engine]:.2g} of its magnitude"
             raise PassBug("cpu target", [Diagnostic("SCC009", what)])

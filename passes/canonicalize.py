@@ -59,8 +59,7 @@ def _numeric_padding(program: Program, node: fx.Node) -> fx.Node | Refused:
 def _filled(node: fx.Node) -> list[Argument]:
     """The positional arguments with the schema's defaults for those left out."""
     arguments = schema(cast(OpOverload, node.target)).arguments
-    given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in arguments[len(node.args) :])]
-    return given
+    return [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in arguments[len(node.args) :])]
 
 
 def _constant_matmul(program: Program, node: fx.Node) -> fx.Node | None:

@@ -68,7 +68,7 @@ class ChooseFormats:
             if node in measured:
                 layer = decide(layer, measured[node], self.margin)
             else:
-                layer = replace(layer, reason=why_not(program, node))
+                layer = replace(layer, reason=why_not(node))
             program.layers[node.name] = store(program, node, layer)
         return [Note(n.name, f"{program.layers[n.name].format}: {program.layers[n.name].reason}") for n in nodes]
 
@@ -108,7 +108,7 @@ def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
     return layer
 
 
-def why_not(program: Program, node: fx.Node) -> str:
+def why_not(node: fx.Node) -> str:
     op = describe(node)
     return f"dense kept: {op.reason}" if isinstance(op, Refusal) else "dense kept: no zeros"
 

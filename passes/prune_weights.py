@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from sparsecc.diagnostics import CompileError
 from sparsecc.invariants import LAYERS, SPARSITY_MEASURED, WEIGHTS_CONSTANT, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program, calls
@@ -29,6 +30,14 @@ class PruneWeights:
         breaks=frozenset({SPARSITY_MEASURED}),
         keeps_meaning=False,
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise CompileError.of(
+                "SCC086",
+                f"a sparsity of {self.sparsity} was asked for",
+                help="give the share of zeros, from 0 up to below 1: --sparsity 0.9",
+            )
 
     def run(self, program: Program) -> Sequence[Note]:
         notes = list[Note]()

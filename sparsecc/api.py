@@ -18,7 +18,6 @@ from sparsecc import artifact, pipelines, reference
 from sparsecc.artifact import Artifact
 from sparsecc.backend import BACKENDS
 from sparsecc.capture import Inputs, capture, export, quiet
-from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cache_at, cpu_name
 from sparsecc.manifest import Manifest, Pruned, Source, Value, Versions
 from sparsecc.pass_manager import Pipeline, Record
@@ -65,18 +64,17 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
     Without ``tune`` nothing is measured: a cost model decides. ``pipeline`` replaces the target's passes.
     Raises: CompileError for whatever is wrong with the model, the file or the options.
     """
-    _check_options(sparsity)
     backend = BACKENDS.load(target)
+    prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
+    passes = pipelines.parse(pipeline or backend.pipeline(tune=tune))
     with reporting(progress), cache_at(tuning_cache):
         step("capturing", 0, 1)
         source, loaded = _source(model, factory, allow_pickle)
         original = capture(loaded, example_inputs, dynamic=dynamic)
         step("capturing", 1, 1)
         records: tuple[Record, ...] = ()
-        if sparsity is not None:
-            prune = pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
+        if prune:
             original, records = run_passes(prune, original)
-        passes = pipelines.parse(pipeline or backend.pipeline(tune=tune))
         program, more = run_passes(passes, original)
         golden = reference.run(original)
         build = backend.build(program, original, golden, tune=tune)
@@ -118,15 +116,6 @@ def run_passes(pipeline: Pipeline, program: Program) -> tuple[Program, tuple[Rec
     """Run a pipeline, telling the progress listener about each pass."""
     order = {p.name: i for i, p in enumerate(pipeline.passes)}
     return pipeline.run(program, before=lambda name, _: step(f"pass {name}", order[name], len(order)))
-
-
-def _check_options(sparsity: float | None) -> None:
-    if sparsity is not None and not 0 <= sparsity < 1:
-        raise CompileError.of(
-            "SCC086",
-            f"a sparsity of {sparsity} was asked for",
-            help="give the share of zeros, from 0 up to below 1: --sparsity 0.9",
-        )
 
 
 def _source(model: Model, factory: str | None, allow_pickle: bool) -> tuple[Source, nn.Module | ExportedProgram]:

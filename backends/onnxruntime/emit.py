@@ -55,6 +55,7 @@ def emit(program: Program) -> onnx.ModelProto:
     ops = {r.name: r.op for r in regions(program)}
     model = export(program.module, program.example_inputs, ops, program.input_names, program.output_names)
     rename_dims(model, program.dims)
+    rename_initializers(model)
     functions = [CSR().unpack_function(), BSR(4, 1).unpack_function()]
     functions += region_functions(program)
     model.functions.extend(functions)
@@ -242,6 +243,15 @@ def rename_dims(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and pattern:
                 dim.dim_param = pattern.sub(lambda m: symbols[m[1]], dim.dim_param)
+
+
+def rename_initializers(model: onnx.ModelProto) -> None:
+    """Call constants as the user's module does: the tracing wrapper put its own name in front."""
+    names = {t.name: t.name.removeprefix("module.") for t in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        tensor.name = names[tensor.name]
+    for node in _all_nodes(model.graph):
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -275,6 +275,28 @@ CODES: dict[str, Code] = {
         "`sparsecc COMMAND --help` shows the form.",
     ),
     "SCC088": Code("unknown code", "No diagnostic has this code.", "`sparsecc explain` lists them all."),
+    # 096-099: blocks of an SCU program's transfers and constants
+    "SCC096": Code(
+        "block cut short",
+        "A block on a link of the SCU, or among a program's constants, is longer or shorter than its header says.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC097": Code(
+        "block damaged",
+        "The content of a block does not have the CRC32 that its header gives.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC098": Code(
+        "block of an unknown kind",
+        "The header of a block names a version, a codec, a type of element or a flag that this sparsecc does not know.",
+        "Upgrade sparsecc, or compile the model again with this one.",
+    ),
+    "SCC099": Code(
+        "impossible block",
+        "The fields of a block contradict each other or its body: more elements kept than there are, positions that do "
+        "not ascend, a length that no such block has. No encoder that keeps to the specification writes such a block.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
 }
 
 

@@ -108,8 +108,8 @@ def make_keys(x: Array, sensitivity: Bytes, block: int, key: Key) -> Keys:
     s = spread(sensitivity, block, x.shape[-1]).astype(np.int32)
     if key.dtype == "int8":
         distance = np.abs(x.astype(np.int32) - key.zero_point)
-        products: Keys = distance * s
-        return np.minimum(products >> key.shift, key.maximum).astype(np.int32)
+        shifted: Keys = np.minimum((distance * s) >> key.shift, key.maximum)
+        return shifted
     scores = _magnitudes(x) + offset_table(key.dtype)[s] - key.base
     keys = np.clip(scores >> key.shift, 0, key.maximum)
     return np.where(_is_nan(x), key.maximum, keys).astype(np.int32)

@@ -66,17 +66,17 @@ def _spread(per_block: Tensor, block: int, elems: int) -> Tensor:
 
 
 def _keys(x: Tensor, s: Tensor, maximum: int, shift: int, base: int, zero_point: int) -> Tensor:
-    """``make_keys`` of the same numbers: int64 [R, N]."""
+    """``make_keys`` of the same numbers: int32 [R, N]."""
     if x.dtype == torch.int8:
-        return (((x.long() - zero_point).abs() * s.long()) >> shift).clamp(max=maximum)
+        return (((x.int() - zero_point).abs() * s.int()) >> shift).clamp(max=maximum)
     if x.dtype not in _BITS:
         raise ValueError(f"no key is defined for {x.dtype}")
     name = str(x.dtype).removeprefix("torch.")
-    bits = x.contiguous().view(_BITS[x.dtype]).long()
+    bits = x.contiguous().view(_BITS[x.dtype]).int()
     magnitudes = (bits >> (16 if x.dtype == torch.float32 else 0)) & 0x7FFF
-    offsets = torch.tensor(offset_table(name).tolist(), device=x.device)[s.long()]
-    keys = ((magnitudes + offsets - base) >> shift).clamp(0, maximum)
-    return torch.where(x.isnan(), maximum, keys)
+    offsets = torch.tensor(offset_table(name).tolist(), dtype=torch.int32, device=x.device)[s.long()] - base
+    keys = ((magnitudes + offsets) >> shift).clamp(0, maximum)
+    return keys.masked_fill(x.isnan(), maximum)
 
 
 def _first_k(keys: Tensor, k: int) -> Tensor:
@@ -84,7 +84,8 @@ def _first_k(keys: Tensor, k: int) -> Tensor:
     n = keys.shape[1]
     if k == 0 or keys.numel() == 0:
         return torch.zeros_like(keys, dtype=torch.bool)
-    ranks = (keys << 16) + torch.arange(0xFFFF, 0xFFFF - n, -1, device=keys.device)
+    from_end = torch.arange(0xFFFF, 0xFFFF - n, -1, dtype=torch.int32, device=keys.device)
+    ranks = (keys - 0x8000 << 16) | from_end  # 32 bits, signed
     return ranks >= ranks.kthvalue(n - k + 1, dim=1, keepdim=True).values
 
 

@@ -97,8 +97,11 @@ def tensor(x: Array) -> torch.Tensor:
 
 def in_onnxruntime(x: Array, s: Bytes, contract: Contract, fill: Array, fill_block: int) -> Array:
     """bfloat16 goes in and out as float32, which numpy and onnxruntime can exchange."""
-    model = onnx_model(contract, fill_block, x.ndim)
-    half = contract.key.dtype == "bfloat16"
+    return run_model(onnx_model(contract, fill_block, x.ndim), x, s, fill)
+
+
+def run_model(model: onnx.ModelProto, x: Array, s: Bytes, fill: Array) -> Array:
+    half = x.dtype.name == "bfloat16"
     feeds = {"x": x.astype(np.float32), "s": s, "f": fill.astype(np.float32)} if half else {"x": x, "s": s, "f": fill}
     options = cast(Any, ort).SessionOptions()
     options.intra_op_num_threads = 1

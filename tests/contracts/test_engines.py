@@ -7,13 +7,25 @@ import pytest
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from sparsecc.contracts import Contract, Key
 from sparsecc.contracts import op as torch_op
 from sparsecc.contracts.keys import DTYPES
 from sparsecc.contracts.portable import keep_top_function
 
-from .cases import ENGINES, KINDS, SIZES, activations, assert_same_bits, contracts, in_onnxruntime, reference
+from .cases import (
+    ENGINES,
+    KINDS,
+    SIZES,
+    activations,
+    assert_same_bits,
+    contracts,
+    in_onnxruntime,
+    onnx_model,
+    reference,
+    run_model,
+)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -43,6 +55,20 @@ def test_engines_agree_on_every_kind_and_size(dtype: str, kind: str, elems: int)
     expected = reference(x, s, contract, fill, 1)
     for engine in ENGINES.values():
         assert_same_bits(engine(x, s, contract, fill, 1), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("error", [-0.9, 0.9])
+def test_the_guessed_exponent_is_put_right(dtype: str, error: float) -> None:
+    """As with a Log that is off by most of an octave: no library's rounding can change the selection."""
+    contract = Contract.fixed("x", Key(dtype), 30_000)
+    model = onnx_model(contract, 1, rank=2)
+    (first,) = (node.attribute[0].t for node in model.functions[0].node if node.output[0] == "first_f")
+    first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) + np.float32(error)))
+    s, fill = np.full(1, 255, np.uint8), np.array([77], dtype)
+    for kind in KINDS:
+        x = activations(kind, dtype, 2, 3000, 1)
+        assert_same_bits(run_model(model, x, s, fill), reference(x, s, contract, fill, 1))
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (2, 0)])

@@ -16,7 +16,7 @@ from sparsecc.backends.scu.asm import assemble, disassemble
 from sparsecc.backends.scu.check import check_program
 from sparsecc.backends.scu.codecs import Codec, Dtype
 from sparsecc.backends.scu.container import ENTRY, HEADER, SECTIONS, read, write
-from sparsecc.backends.scu.descriptor import Descriptor, Flag, Op, flags
+from sparsecc.backends.scu.descriptor import LAYOUT, Descriptor, Flag, Op, flags
 from sparsecc.backends.scu.machine import OFFSET_BITS, OFFSET_MASK, from_json, to_json
 from sparsecc.backends.scu.unit_program import Contract, Kernel, Operand, UnitProgram
 from sparsecc.diagnostics import CompileError
@@ -364,6 +364,25 @@ def field(r: random.Random, file: bytearray) -> None:
         struct.pack_into(form, file, at, value % top)
 
 
+def edge(r: random.Random, file: bytearray) -> None:
+    """A field of a descriptor, to a value at or next to a limit of the target or of the program."""
+    place, name = (
+        r.randrange(13),
+        r.choice(["src", "dst", "k", "acq_sem", "rel_sem", "smap", "tile_n", "contract", "next"]),
+    )
+    old = getattr(EVERY_OP.code[place], name)
+    limits = [old, 32, 64, 256, 1024, 16_384 - 4]
+    if name in ("src", "dst") and old:
+        memory = TARGET.memory[TARGET.regions[old >> OFFSET_BITS]]
+        size = len(EVERY_OP.constants) if memory.kind == "const" else memory.bytes
+        limits = [memory.address + size - n for n in (0, 1, 4, 16, 160, 256, 480, 512, 1024)]
+    assert LAYOUT.fields is not None
+    form, at = LAYOUT.fields[name][:2]
+    value = (r.choice(limits) + r.choice([-1, 0, 1])) % (1 << 8 * form.itemsize)
+    at += CODE_AT + 64 * place
+    file[at : at + form.itemsize] = value.to_bytes(form.itemsize, "little")
+
+
 def truncate(r: random.Random, file: bytearray) -> None:
     del file[r.randrange(len(file)) :]
 
@@ -382,6 +401,9 @@ def swap(r: random.Random, file: bytearray) -> None:
 MUTATIONS: list[Callable[[random.Random, bytearray], None]] = [
     flip,
     overwrite,
+    edge,
+    edge,
+    edge,
     field,
     field,
     field,

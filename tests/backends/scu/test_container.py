@@ -376,8 +376,7 @@ def edge(r: random.Random, file: bytearray) -> None:
         memory = TARGET.memory[TARGET.regions[old >> OFFSET_BITS]]
         size = len(EVERY_OP.constants) if memory.kind == "const" else memory.bytes
         limits = [memory.address + size - n for n in (0, 1, 4, 16, 160, 256, 480, 512, 1024)]
-    assert LAYOUT.fields is not None
-    form, at = LAYOUT.fields[name][:2]
+    form, at = {field: found[:2] for field, found in (LAYOUT.fields or {}).items()}[name]
     value = (r.choice(limits) + r.choice([-1, 0, 1])) % (1 << 8 * form.itemsize)
     at += CODE_AT + 64 * place
     file[at : at + form.itemsize] = value.to_bytes(form.itemsize, "little")

@@ -168,6 +168,32 @@ CODES: dict[str, Code] = {
         "A mask or parametrization computes this weight whenever it is read, so zeros written to it would be lost.",
         "Make the pruning permanent first (torch.nn.utils.prune.remove, or remove_parametrizations).",
     ),
+    # 043-049: contracts of the SCU
+    "SCC043": Code(
+        "contract out of range",
+        "A field of a contract has a value that no target could carry out: a share above 65536, a tile of no elements.",
+        "Compile the model again. If you wrote the contracts yourself, the error names the field.",
+    ),
+    "SCC044": Code(
+        "contract of another edge",
+        "The type, the rank or the sensitivity map that a contract was made for is not what its edge has.",
+        "Compile the model again, so that contracts and model belong together.",
+    ),
+    "SCC045": Code(
+        "unreadable contracts",
+        "The file is not JSON, or a field is missing, unknown or of the wrong type: it was edited or damaged.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC046": Code(
+        "contracts from a newer sparsecc",
+        "The contracts have a schema version that this sparsecc does not know.",
+        "Upgrade sparsecc, or compile the model again with this one.",
+    ),
+    "SCC047": Code(
+        "unusable sensitivity map",
+        "The averages that make a map are missing, not finite, or of different lengths; or the file is damaged.",
+        "Measure the map again from calibration data.",
+    ),
     # 050: building kernels.so
     "SCC050": Code(
         "kernels.so cannot be built",
@@ -282,6 +308,85 @@ CODES: dict[str, Code] = {
         "`sparsecc COMMAND --help` shows the form.",
     ),
     "SCC088": Code("unknown code", "No diagnostic has this code.", "`sparsecc explain` lists them all."),
+    "SCC089": Code(
+        "unusable target file",
+        "A target file is TOML or JSON with every number of the machine, or with `extends` and those that differ.",
+        "Start from the built-in scu.toml; the error names the field that is wrong.",
+    ),
+    # 090-095: the file of an SCU program
+    "SCC090": Code(
+        "not an SCU program",
+        "The file is truncated, or its header, its sections or their records are not as the format defines them.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC091": Code(
+        "SCU program of another version",
+        "The major version of the file is not the one that this sparsecc reads.",
+        "Compile the model again with this sparsecc.",
+    ),
+    "SCC092": Code(
+        "SCU program for another target",
+        "A program fits one machine, whose digest it carries. The target given is not that one.",
+        "Use the target.json that lies beside the program, or compile the model again for this target.",
+    ),
+    "SCC093": Code(
+        "SCU program changed after it was written",
+        "A CRC32 of the file or its SHA-256 does not match the content.",
+        "Do not run it. Copy it again from where it was made, or compile the model again.",
+    ),
+    "SCC094": Code(
+        "unreadable SCU assembly",
+        "A line of the text is not in the form that `sparsecc scu disasm` writes.",
+        "Look at the line the error names.",
+    ),
+    # 096-099: blocks of an SCU program's transfers and constants
+    "SCC096": Code(
+        "block cut short",
+        "A block on a link of the SCU, or among a program's constants, is longer or shorter than its header says.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC097": Code(
+        "block damaged",
+        "The content of a block does not have the CRC32 that its header gives.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC098": Code(
+        "block of an unknown kind",
+        "The header of a block names a version, a codec, a type of element or a flag that this sparsecc does not know.",
+        "Upgrade sparsecc, or compile the model again with this one.",
+    ),
+    "SCC099": Code(
+        "impossible block",
+        "The fields of a block contradict each other or its body: more elements kept than there are, positions that do "
+        "not ascend, a length that no such block has. No encoder that keeps to the specification writes such a block.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    # 100-104: what an SCU program asks of its target
+    "SCC100": Code(
+        "impossible descriptor",
+        "A descriptor or a record of the program has a field that means nothing, or that its operation does not use.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC101": Code(
+        "address outside its memory",
+        "A transfer, a kernel or a table reaches beyond the memory it names, or into one it may not touch.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC102": Code(
+        "impossible k or contract",
+        "A tile would keep more elements than it has, or a contract register is not what its use needs.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC103": Code(
+        "impossible semaphore",
+        "A descriptor names a semaphore that the target lacks, or counts further than it can.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    "SCC104": Code(
+        "no room for a payload",
+        "Less memory is reserved for a block than its contract may fill.",
+        "Copy the artifact again as a whole, or compile the model again.",
+    ),
 }
 
 

@@ -1,0 +1,163 @@
+"""Contracts as data: ranges, JSON from strangers, whole sentences."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsecc.contracts import Contract, Key, check_contract, check_contract_fits, from_json, to_json
+from sparsecc.contracts.keys import DTYPES
+from sparsecc.diagnostics import CompileError
+
+from .cases import contracts
+
+GOOD = Contract("conv1", Key("float32"), 19_661, 16_384, 32_768, period=64)
+
+
+def test_k_of_a_tile_and_of_a_ragged_one() -> None:
+    assert [(GOOD.k_lo(n), GOOD.k(n), GOOD.k_hi(n)) for n in (1024, 100)] == [(256, 307, 512), (25, 30, 50)]
+
+
+@given(st.sampled_from(DTYPES).flatmap(contracts))
+def test_json_round_trip(contract: Contract) -> None:
+    assert from_json(to_json([contract, replace(contract, edge="y")])) == (contract, replace(contract, edge="y"))
+
+
+def test_json_is_as_published() -> None:
+    """Another implementation reads this: changing it needs a new schema."""
+    assert json.loads(to_json([GOOD])) == {
+        "schema": 1,
+        "contracts": [
+            {
+                "edge": "conv1",
+                "key": {"dtype": "float32", "bits": 16, "shift": 0, "base": 0, "zero_point": 0},
+                "share_q16": 19_661,
+                "share_lo_q16": 16_384,
+                "share_hi_q16": 32_768,
+                "tile_elems": 1024,
+                "map_block": 1,
+                "axis": 1,
+                "period": 64,
+                "fill": "zero",
+                "skip_zero": False,
+                "codec": "bitmask",
+            }
+        ],
+    }
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"key": Key("float64")}, "no key is defined for float64, only for int8, float16, bfloat16, float32"),
+    ({"key": Key("float32", 12)}, "keys have 8 or 16 bits, not 12"),
+    ({"key": Key("float32", shift=16)}, "key shift 16 is not in 0..15"),
+    ({"key": Key("float32", base=-1)}, "key base -1 is not in 0..32767"),
+    ({"key": Key("int8", base=1)}, "key base 1 is not in 0..0, as int8 has none"),
+    ({"key": Key("int8", zero_point=128)}, "int8 cannot have zero point 128"),
+    ({"key": Key("float32", zero_point=1)}, "float32 cannot have zero point 1"),
+    ({"share_q16": 65_537}, "shares 16384 <= 65537 <= 32768 do not ascend within 0..65536"),
+    ({"share_hi_q16": 65_537}, "shares 16384 <= 19661 <= 65537 do not ascend within 0..65536"),
+    ({"tile_elems": 0}, "a tile of 0 elements is not in 1..65535"),
+    ({"tile_elems": 65_536}, "a tile of 65536 elements is not in 1..65535"),
+    ({"map_block": 0}, "a map block of 0 elements is not in 1..2147483647"),
+    ({"axis": -1}, "axis -1 is not in 0..7"),
+    ({"period": -1}, "a period of -1 tiles is not in 0..65535"),
+    ({"period": 0}, "the share has room to move, but period 0 never moves it"),
+    ({"fill": "median"}, "fill 'median' is none of zero, mean"),
+    ({"codec": "huffman"}, "codec 'huffman' is none of raw, bitmask, index, run"),
+    ({"codec": "run"}, "codec 'run' is for payloads of varying length, which need skip_zero"),
+]
+
+
+def test_a_good_contract_has_no_findings() -> None:
+    assert list(check_contract(GOOD)) == []
+    assert list(check_contract(replace(GOOD, codec="run", skip_zero=True))) == []
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_values_out_of_range(change: dict[str, Any], message: str) -> None:
+    (finding,) = check_contract(replace(GOOD, **change))
+    assert str(finding) == (
+        f"error[SCC043]: contract on conv1: {message}\n  help: negotiate the contracts again: compile the model again"
+    )
+
+
+def test_contract_and_edge() -> None:
+    contract = replace(GOOD, map_block=4)
+    for elems, map_elems in ((12, 3), (11, 3), (24, 3)):
+        assert not list(check_contract_fits(contract, (2, elems), "float32", map_elems))
+    for elems, map_elems in ((13, 3), (8, 3), (4, 0)):
+        (finding,) = check_contract_fits(contract, (2, elems), "float32", map_elems)
+        assert finding.code == "SCC044"
+        assert finding.message == (
+            f"contract on conv1 has a sensitivity map of {map_elems} blocks of 4 elements, which does not divide the "
+            f"{elems} elements of a sample"
+        )
+    (finding,) = check_contract_fits(GOOD, (2, 4), "int8", 4)
+    assert finding.message == "contract on conv1 is for float32, but the edge carries int8"
+    (finding,) = check_contract_fits(replace(GOOD, axis=3), (2, 4), "float32", 4)
+    assert finding.message == "contract on conv1 begins at axis 3, but the edge has 2 axes"
+
+
+def changed(**fields: object) -> str:
+    tree = json.loads(to_json([GOOD]))
+    tree["contracts"][0].update(fields)
+    return json.dumps(tree)
+
+
+def without(field: str) -> str:
+    tree = json.loads(to_json([GOOD]))
+    del tree["contracts"][0][field]
+    return json.dumps(tree)
+
+
+UNREADABLE: list[tuple[str | bytes, str]] = [
+    ("[1, 2", "is not valid JSON: "),
+    (b"\xff\xfe\xfd", "is not valid JSON: "),
+    ("[" * 100_000, "is not valid JSON: "),
+    ("[]", "has no object at the top"),
+    ("{}", "is not an object of schema 1 and contracts"),
+    ('{"schema": true, "contracts": []}', "is not an object of schema 1 and contracts"),
+    ('{"schema": 1, "contracts": {}}', "is not an object of schema 1 and contracts"),
+    ('{"schema": 1, "contracts": [1]}', "has no object at contracts[0]"),
+    (changed(key=3), "has no object at contracts[0].key"),
+    (changed(key={}), "lacks contracts[0].key.base"),
+    (changed(share_q16=1.5), "has a float at contracts[0].share_q16, expected int"),
+    (changed(share_q16=True), "has a bool at contracts[0].share_q16, expected int"),
+    (changed(edge=None), "has a NoneType at contracts[0].edge, expected str"),
+    (changed(edge="\x1b[2J"), r"has control characters in contracts[0].edge: '\x1b[2J'"),
+    (changed(more=1), "has an unknown field 'more' in contracts[0]"),
+    (without("codec"), "lacks contracts[0].codec"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), UNREADABLE)
+def test_json_from_strangers(text: str | bytes, message: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        from_json(text)
+    assert str(caught.value).startswith(f"error[SCC045]: contracts.json {message}")
+
+
+def test_two_contracts_on_one_edge() -> None:
+    with pytest.raises(CompileError, match="has two contracts on 'conv1'"):
+        from_json(to_json([GOOD, GOOD]))
+
+
+def test_a_newer_schema() -> None:
+    with pytest.raises(CompileError) as caught:
+        from_json('{"schema": 2}', "m.sparsecc/contracts.json")
+    assert str(caught.value) == (
+        "error[SCC046]: m.sparsecc/contracts.json has schema 2; this sparsecc reads up to schema 1\n"
+        "  help: upgrade sparsecc, or compile the model again with this version"
+    )
+
+
+def test_values_are_checked_on_both_sides_of_a_file() -> None:
+    with pytest.raises(CompileError, match="SCC043"):
+        from_json(changed(tile_elems=0))
+    with pytest.raises(CompileError, match="SCC043"):
+        to_json([replace(GOOD, tile_elems=0)])

@@ -1,0 +1,136 @@
+"""numpy as specified = fast numpy = torch = stock onnxruntime: the same elements, the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from sparsecc.contracts import Contract, Key
+from sparsecc.contracts import op as torch_op
+from sparsecc.contracts.keys import DTYPES
+from sparsecc.contracts.portable import keep_top_function
+
+from .cases import (
+    ENGINES,
+    KINDS,
+    SIZES,
+    activations,
+    assert_same_bits,
+    contracts,
+    in_onnxruntime,
+    onnx_model,
+    reference,
+    run_model,
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data(), kind=st.sampled_from(KINDS), elems=st.sampled_from(SIZES), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_engines_agree(dtype: str, data: st.DataObject, kind: str, elems: int, seed: int) -> None:
+    contract = data.draw(contracts(dtype))
+    x = activations(kind, dtype, 2, elems, seed)
+    random = np.random.default_rng(seed)
+    s = random.integers(0, 256, data.draw(st.sampled_from((1, 5, 3000)))).astype(np.uint8)
+    fill = random.choice([77, -3, 0], data.draw(st.sampled_from((1, 4)))).astype(x.dtype)
+    expected = reference(x, s, contract, fill, 10)
+    for name, engine in ENGINES.items():
+        note(name)
+        assert_same_bits(engine(x, s, contract, fill, 10), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("elems", SIZES)
+def test_engines_agree_on_every_kind_and_size(dtype: str, kind: str, elems: int) -> None:
+    share = 19_661
+    contract = Contract("x", Key(dtype, zero_point=5 if dtype == "int8" else 0), share, share, share)
+    x = activations(kind, dtype, 2, elems, elems)
+    s = np.random.default_rng(0).integers(0, 256, elems).astype(np.uint8)
+    fill = np.array([77], x.dtype)
+    expected = reference(x, s, contract, fill, 1)
+    for engine in ENGINES.values():
+        assert_same_bits(engine(x, s, contract, fill, 1), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("error", [-0.9, 0.9])
+def test_the_guessed_exponent_is_put_right(dtype: str, error: float) -> None:
+    """As with a Log that is off by most of an octave: no library's rounding can change the selection."""
+    contract = Contract.fixed("x", Key(dtype), 30_000)
+    model = onnx_model(contract, 1, rank=2)
+    (first,) = (node.attribute[0].t for node in model.functions[0].node if node.output[0] == "first_f")
+    first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) + np.float32(error)))
+    s, fill = np.full(1, 255, np.uint8), np.array([77], dtype)
+    for kind in KINDS:
+        x = activations(kind, dtype, 2, 3000, 1)
+        assert_same_bits(run_model(model, x, s, fill), reference(x, s, contract, fill, 1))
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0)])
+def test_nothing_to_send(shape: tuple[int, int]) -> None:
+    x, s, fill = np.zeros(shape, np.float32), np.ones(1, np.uint8), np.zeros(1, np.float32)
+    for engine in ENGINES.values():
+        assert engine(x, s, Contract.fixed("x", Key("float32"), 30_000), fill, 1).shape == shape
+
+
+def test_axis_is_where_a_sample_begins() -> None:
+    """[batch, tokens, features]: with axis 2 every token is a tile of its own, with axis 1 tokens share tiles."""
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    s, fill = np.full(4, 255, np.uint8), np.zeros(1, np.float32)
+    for axis, kept in ((2, [3, 7, 11, 15, 19, 23]), (1, [9, 10, 11, 21, 22, 23])):
+        contract = Contract("x", Key("float32"), 16_384, 16_384, 16_384, axis=axis)
+        y = torch_op.transmit(torch.from_numpy(x), torch.from_numpy(s), contract)
+        assert y[y != 0].tolist() == kept
+        np.testing.assert_array_equal(in_onnxruntime(x, s, contract, fill, 1), y.numpy())
+
+
+def test_gradient_is_straight_through() -> None:
+    """d(sum of c * y) / dx = c everywhere, for kept and dropped elements."""
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    c = torch.randn(2, 3, 5)
+    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), Contract.fixed("x", Key("float32"), 30_000))
+    torch.autograd.backward((y * c).sum())
+    assert 0 < int((y == 0).sum()) < y.numel()
+    assert x.grad is not None
+    assert torch.equal(x.grad, c)
+
+
+def test_op_is_well_registered() -> None:
+    """torch's own checks: schema, fake kernel, autograd, dynamic shapes."""
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    s, fill = torch.full((4,), 255, dtype=torch.uint8), torch.zeros(1)
+    arguments = (x, s, fill, 30_000, 7, 5, 1, 1, 16, 0, 0, 0, False)
+    torch.library.opcheck(torch_op.keep_top, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(torch_op.keep_top, arguments, test_utils=("test_autograd_registration",))
+    transposed = (x.detach().transpose(1, 2), *arguments[1:])
+    torch.library.opcheck(torch_op.keep_top, transposed, test_utils=("test_schema", "test_faketensor"))
+
+
+class Edge(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        contract = Contract.fixed("x", Key("float32"), 30_000)
+        return torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), contract) + 1
+
+
+def test_export_keeps_one_node_and_a_free_batch() -> None:
+    exported = torch.export.export(Edge(), (torch.randn(2, 9),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    assert sum("keep_top" in str(node.target) for node in exported.graph.nodes) == 1
+    x = torch.randn(5, 9)
+    assert torch.equal(exported.module()(x), Edge()(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_function_uses_standard_operators_only(dtype: str) -> None:
+    function = keep_top_function(dtype)
+    assert {node.domain for node in function.node} == {""}
+    assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 20)]
+
+
+def test_float64_has_no_key() -> None:
+    with pytest.raises(ValueError, match=r"no key is defined for torch\.float64"):
+        torch_op.transmit(torch.zeros(1, 2).double(), torch.ones(1).byte(), Contract.fixed("x", Key("float32"), 9))

@@ -260,7 +260,7 @@ def _debug(tree: dict[str, Any]) -> tuple[dict[str, int], dict[int, str]]:
         if not (place.isdecimal() and str(int(place)) == place and isinstance(note, str)):
             raise ValueError(f"section DBG has no valid note at {place[:20]!a}")
         places[int(place)] = note
-    for label, place in cast("dict[str, object]", labels).items():
-        if type(place) is not int:
+    for label, at in cast("dict[str, object]", labels).items():
+        if type(at) is not int:
             raise ValueError(f"section DBG has no valid label {label[:20]!a}")
     return cast("dict[str, int]", labels), places

@@ -67,6 +67,9 @@ class ChooseFormats:
             layer = program.layers[node.name]
             if node in measured:
                 layer = decide(layer, measured[node], self.margin)
+                layer = replace(
+                    layer, reason=layer.reason if self.costs == "measured" else f"{self.costs}: {layer.reason}"
+                )
             else:
                 layer = replace(layer, reason=why_not(node))
             program.layers[node.name] = store(program, node, layer)

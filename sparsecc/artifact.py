@@ -113,12 +113,13 @@ def write(path: str | Path, files: Mapping[str, bytes], manifest: Manifest) -> A
                 (new / name).write_bytes(data)
             _exchange(new, target, old)
     except OSError as error:
-        raise CompileError.of(
-            "SCC063",
-            f"{path} cannot be written: {error.strerror or error}",
-            help="check that its directory exists, may be written to and has space",
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
     return Artifact(path, manifest)
+
+
+def _unwritable(path: Path, why: str) -> CompileError:
+    help_ = "check that its directory exists, may be written to and has space"
+    return CompileError.of("SCC063", f"{path} cannot be written: {why}", help=help_)
 
 
 def golden_npz(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> bytes:
@@ -223,6 +224,8 @@ def verify_replaceable(path: str | Path) -> None:
     """
     path = Path(path)
     target = path.resolve()
+    if not target.parent.is_dir():
+        raise _unwritable(path, "No such file or directory")
     if not target.exists():
         return
     known = _listed_files(target)

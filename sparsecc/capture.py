@@ -246,16 +246,19 @@ def _check_weights(program: Program) -> None:
         )
 
 
+QUIETED = ("torch.export", "torch._export", "torch.onnx", "torch.fx", "torch._subclasses.fake_tensor")
+
+
 @contextlib.contextmanager
 def quiet() -> Generator[None, None, None]:
     """torch.export talks about its own business; its warnings are not the user's to act on."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.onnx", "torch.fx")]
+    loggers = [logging.getLogger(name) for name in QUIETED]
     levels = [logger.level for logger in loggers]
     nowhere = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:

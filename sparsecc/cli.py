@@ -99,7 +99,7 @@ def compile(  # noqa: A001  the command's name
 
     axes = parse_axes(dynamic) if dynamic else None
     examples = example_inputs(inputs) if inputs else None
-    place = output or model.with_suffix(".sparsecc")
+    place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
     verify_replaceable(place)  # before minutes of work
     with shown_on_stderr(enabled=not quiet) as progress:
         compiled = api.compile(
@@ -185,7 +185,7 @@ def bench(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the compiled model against the dense original in onnxruntime, interleaved in one run."""
+    """Measure the compiled model against the same model with dense weights, in turn, both in onnxruntime."""
     from sparsecc import report
     from sparsecc.arrays import read_arrays
     from sparsecc.artifact import Artifact

@@ -22,8 +22,12 @@ def cpu_name() -> str:
 
 def tuning_cache() -> Path:
     """The file of measured times: the one given to compile, else the user's cache folder."""
+    return _cache.get() or default_tuning_cache()
+
+
+def default_tuning_cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return _cache.get() or Path(root, "sparsecc", "tuning.json")
+    return Path(root, "sparsecc", "tuning.json")
 
 
 @contextmanager

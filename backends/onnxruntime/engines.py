@@ -20,6 +20,10 @@ Compute: TypeAlias = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Arr
 """Output names and inputs by name -> outputs in the order of their names."""
 
 
+ELF_X86_64 = b"\x3e\x00"
+"""e_machine, at byte 18 of an ELF file; what the linker says of another machine's library is that there is no file."""
+
+
 def session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -39,6 +43,10 @@ def register_kernels(artifact: Artifact, options: ort.SessionOptions) -> None:
     help_ = "run without it: --engine portable (slower, the same results), or compile the model again on this machine"
     if not path.is_file():
         raise CompileError.of("SCC073", f"{path} is missing", help=help_)
+    with path.open("rb") as library:
+        head = library.read(20)
+    if head[:4] == b"\x7fELF" and head[18:20] != ELF_X86_64:
+        raise CompileError.of("SCC073", f"{path} is not for x86-64 processors", help=help_)
     try:
         options.register_custom_ops_library(str(path.absolute()))
     except Exception as error:  # onnxruntime's exceptions have no base class of their own

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -23,7 +23,8 @@ import sparsecc
 from sparsecc.backends.onnxruntime.library import build_library
 from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.onnxruntime.timing import interleaved, new_session
-from sparsecc.machine import cpu_name, tuning_cache
+from sparsecc.diagnostics import CompileError
+from sparsecc.machine import cpu_name, default_tuning_cache, tuning_cache
 from sparsecc.passes.choose_formats import padding
 from sparsecc.passes.pack_weights import pack
 from sparsecc.passes.partition_regions import Group, region_graph
@@ -193,20 +194,42 @@ def _model(
 # ---- cache --------------------------------------------------------------------------------------------------------
 
 
+FORMAT = "sparsecc tuning cache 1: microseconds by kernel, layer and machine"
+
+
 def read_cache(path: Path) -> dict[str, float]:
-    """What the file knows; nothing if it is missing or damaged, for a cache may be lost at any time."""
-    try:
-        tree: object = json.loads(path.read_text())
-    except (OSError, ValueError):
+    """The times that the file knows; none if there is no file.
+
+    Raises: CompileError (SCC087 the file is something else: it would be overwritten).
+    """
+    if not path.exists():
         return {}
+    try:
+        tree: object = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        tree = None
     entries = cast("dict[str, object]", tree) if isinstance(tree, dict) else {}
+    if entries.pop("format", None) != FORMAT:
+        if path == default_tuning_cache():  # ours, of another version
+            return {}
+        raise CompileError.of(
+            "SCC087", f"{path} exists and is not a tuning cache", help="name another file with --tuning-cache"
+        )
     return {k: float(v) for k, v in entries.items() if isinstance(v, int | float)}
 
 
 def write_cache(path: Path, known: Mapping[str, float]) -> None:
-    """Replace the file in one step; a machine without a writable cache measures every time."""
-    with suppress(OSError):
+    """Replace the file in one step; without a writable cache folder every compile measures again.
+
+    Raises: CompileError (SCC087 a file that the user named cannot be written).
+    """
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps({k: round(v, 3) for k, v in sorted(known.items())}, indent=1))
+        new.write_text(json.dumps({"format": FORMAT, **{k: round(v, 3) for k, v in sorted(known.items())}}, indent=1))
         new.replace(path)
+    except OSError as error:
+        if path != default_tuning_cache():
+            raise CompileError.of(
+                "SCC087", f"{path} cannot be written: {error.strerror}", help="name another file with --tuning-cache"
+            ) from error

@@ -95,13 +95,14 @@ def compile(  # noqa: A001  the command's name
     """Compile MODEL into an artifact, and check it against the original before writing anything."""
     from sparsecc import api, report
     from sparsecc.artifact import verify_replaceable
+    from sparsecc.interrupts import heard_between_steps
     from sparsecc.report.progress import shown_on_stderr
 
     axes = parse_axes(dynamic) if dynamic else None
     examples = example_inputs(inputs) if inputs else None
     place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
     verify_replaceable(place)  # before minutes of work
-    with shown_on_stderr(enabled=not quiet) as progress:
+    with shown_on_stderr(enabled=not quiet) as shown, heard_between_steps(shown) as progress:
         compiled = api.compile(
             model,
             examples,
@@ -115,6 +116,7 @@ def compile(  # noqa: A001  the command's name
             tuning_cache=tuning_cache,
             progress=progress,
         )
+        progress("writing the artifact", 0, 1)
         artifact = compiled.save(place)
     if warning := report.pruning_warning(artifact.manifest):
         print(warning, file=sys.stderr)  # even with --quiet: the accuracy is not what it was
@@ -205,9 +207,10 @@ def demo(
 ) -> None:
     """Compile a LeNet-5 trained on MNIST and pruned to 90 %, and classify digits with it."""
     import sparsecc.demo as steps
+    from sparsecc.interrupts import heard_between_steps
     from sparsecc.report.progress import shown_on_stderr
 
-    with shown_on_stderr(enabled=not quiet) as progress:
+    with shown_on_stderr(enabled=not quiet) as shown, heard_between_steps(shown) as progress:
         facts = steps.run(output, progress)
     _show(facts, lambda: steps.outcome(facts), as_json, quiet)
 

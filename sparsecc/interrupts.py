@@ -1,0 +1,40 @@
+"""Ctrl-C between the steps of long work instead of anywhere inside torch, TVM or onnxruntime."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+from sparsecc.progress import Progress
+
+
+@contextmanager
+def heard_between_steps(listener: Progress | None) -> Generator[Progress]:
+    """A listener that passes on to ``listener``, or raises KeyboardInterrupt if Ctrl-C was pressed since the last step.
+
+    Raised in the middle of native code it would be swallowed, or end the process without a word. Whoever presses it a
+    second time does not want to wait: that one is raised at once.
+    """
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            signal.default_int_handler(number, frame)
+        pressed = True
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if pressed:
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise KeyboardInterrupt
+        if listener is not None:
+            listener(stage, done, total)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield tell
+    finally:
+        signal.signal(signal.SIGINT, before)

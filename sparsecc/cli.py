@@ -93,31 +93,34 @@ def compile(  # noqa: A001  the command's name
     as_json: Json = False,
 ) -> None:
     """Compile MODEL into an artifact, and check it against the original before writing anything."""
-    from sparsecc import api, report
-    from sparsecc.artifact import verify_replaceable
     from sparsecc.interrupts import heard_between_steps
-    from sparsecc.report.progress import shown_on_stderr
 
-    axes = parse_axes(dynamic) if dynamic else None
-    examples = example_inputs(inputs) if inputs else None
-    place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
-    verify_replaceable(place)  # before minutes of work
-    with shown_on_stderr(enabled=not quiet) as shown, heard_between_steps(shown) as progress:
-        compiled = api.compile(
-            model,
-            examples,
-            target=target,
-            dynamic=axes,
-            sparsity=sparsity,
-            tune=tune,
-            factory=factory,
-            allow_pickle=allow_pickle,
-            pipeline=pipeline,
-            tuning_cache=tuning_cache,
-            progress=progress,
-        )
-        progress("writing the artifact", 0, 1)
-        artifact = compiled.save(place)
+    with heard_between_steps() as checked:
+        from sparsecc import api, report
+        from sparsecc.artifact import verify_replaceable
+        from sparsecc.report.progress import shown_on_stderr
+
+        axes = parse_axes(dynamic) if dynamic else None
+        examples = example_inputs(inputs) if inputs else None
+        place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
+        verify_replaceable(place)  # before minutes of work
+        with shown_on_stderr(enabled=not quiet) as shown:
+            progress = checked(shown)
+            compiled = api.compile(
+                model,
+                examples,
+                target=target,
+                dynamic=axes,
+                sparsity=sparsity,
+                tune=tune,
+                factory=factory,
+                allow_pickle=allow_pickle,
+                pipeline=pipeline,
+                tuning_cache=tuning_cache,
+                progress=progress,
+            )
+            progress("writing the artifact", 0, 1)
+            artifact = compiled.save(place)
     if warning := report.pruning_warning(artifact.manifest):
         print(warning, file=sys.stderr)  # even with --quiet: the accuracy is not what it was
     _show(report.summary_facts(artifact), lambda: report.summary(artifact), as_json, quiet)
@@ -210,8 +213,8 @@ def demo(
     from sparsecc.interrupts import heard_between_steps
     from sparsecc.report.progress import shown_on_stderr
 
-    with shown_on_stderr(enabled=not quiet) as shown, heard_between_steps(shown) as progress:
-        facts = steps.run(output, progress)
+    with heard_between_steps() as checked, shown_on_stderr(enabled=not quiet) as shown:
+        facts = steps.run(output, checked(shown))
     _show(facts, lambda: steps.outcome(facts), as_json, quiet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,11 +12,11 @@ from sparsecc.progress import Progress
 
 
 @contextmanager
-def heard_between_steps(listener: Progress | None) -> Generator[Progress]:
-    """A listener that passes on to ``listener``, or raises KeyboardInterrupt if Ctrl-C was pressed since the last step.
+def heard_between_steps() -> Generator[Callable[[Progress | None], Progress]]:
+    """Yields a function that makes a listener raise KeyboardInterrupt if Ctrl-C was pressed since the last step.
 
-    Raised in the middle of native code it would be swallowed, or end the process without a word. Whoever presses it a
-    second time does not want to wait: that one is raised at once.
+    Raised in the middle of native code, or while torch is imported, it would be swallowed, or end the process without
+    a word. Whoever presses it a second time does not want to wait: that one is raised at once.
     """
     pressed = False
 
@@ -26,15 +26,18 @@ def heard_between_steps(listener: Progress | None) -> Generator[Progress]:
             signal.default_int_handler(number, frame)
         pressed = True
 
-    def tell(stage: str, done: int, total: int) -> None:
-        if pressed:
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise KeyboardInterrupt
-        if listener is not None:
-            listener(stage, done, total)
+    def checked(listener: Progress | None) -> Progress:
+        def tell(stage: str, done: int, total: int) -> None:
+            if pressed:
+                print("interrupted; nothing was written", file=sys.stderr)
+                raise KeyboardInterrupt
+            if listener is not None:
+                listener(stage, done, total)
+
+        return tell
 
     before = signal.signal(signal.SIGINT, press)
     try:
-        yield tell
+        yield checked
     finally:
         signal.signal(signal.SIGINT, before)

@@ -17,7 +17,8 @@ def press() -> None:
 def test_the_next_step_raises_it() -> None:
     heard = list[tuple[str, int, int]]()
     before = signal.getsignal(signal.SIGINT)
-    with heard_between_steps(lambda *step: heard.append(step)) as tell:
+    with heard_between_steps() as checked:
+        tell = checked(lambda *step: heard.append(step))
         tell("first", 0, 1)
         press()
         with pytest.raises(KeyboardInterrupt):
@@ -32,5 +33,5 @@ def test_a_second_one_does_not_wait() -> None:
         press()
         signal.pause()
 
-    with heard_between_steps(None), pytest.raises(KeyboardInterrupt):
+    with heard_between_steps(), pytest.raises(KeyboardInterrupt):
         press_twice()

@@ -79,10 +79,18 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
         return widen(x, axes) if isinstance(x, torch.Tensor) else x
 
     wide = pytree.tree_map(wider, (args, kwargs))
+    parameters = inspect.signature(module.forward)
+    try:
+        by_parameter = parameters.bind(*wide[0], **wide[1]).arguments
+    except TypeError as error:
+        raise CompileError.of(
+            "SCC012",
+            f"the example inputs do not fit forward{parameters} of {type(module).__name__}: {error}",
+            help="give one array per parameter, in their order or under their names",
+        ) from error
     was_training = {m for m in module.modules() if m.training}
     module.eval()
     try:
-        by_parameter = inspect.signature(module.forward).bind(*wide[0], **wide[1]).arguments
         shapes = pytree.tree_map(spec, dict(by_parameter)) if axes else None
         with quiet():
             exported = torch.export.export(module, *wide, dynamic_shapes=shapes)

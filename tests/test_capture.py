@@ -226,10 +226,12 @@ def test_an_axis_that_the_model_fixes_cannot_be_dynamic() -> None:
 
 @pytest.mark.parametrize("dynamic", [None, {"batch": 0}])
 def test_inputs_that_the_model_refuses(dynamic: Mapping[str, int] | None) -> None:
-    for inputs in ([X, X], [], [seeded(2, 3)], {"y": X}):
-        assert refusal(linear(), inputs, dynamic=dynamic).startswith(
-            "error[SCC011]: torch.export cannot trace this model: "
-        )
+    for inputs in ([X, X], [], {"y": X}):
+        refused = refusal(linear(), inputs, dynamic=dynamic)
+        assert refused.startswith("error[SCC012]: the example inputs do not fit forward(")
+        assert refused.endswith("\n  help: give one array per parameter, in their order or under their names")
+    refused = refusal(linear(), [seeded(2, 3)], dynamic=dynamic)
+    assert refused.startswith("error[SCC011]: torch.export cannot trace this model: ")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

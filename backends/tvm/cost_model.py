@@ -11,7 +11,8 @@ from sparsecc.formats import parse_format
 from sparsecc.program import Candidate, Program
 from sparsecc.reference import shapes
 
-# One core with 512-bit vectors, float32 (measured on AMD Zen 4 and Intel Sapphire Rapids; design page on kernels).
+# One core with 512-bit vectors, float32. The first three follow the design page on kernels (AMD Zen 4); the figures for
+# one pixel or token and for memory are assumptions.
 DENSE_FLOPS_PER_US = 100e3  # matrix products of mature libraries, 100-110 GFLOP/s
 BLOCK_FLOPS_PER_US = 110e3  # 4x1 and 16x1 blocks: one load of x serves several rows
 CSR_FLOPS_PER_US = 65e3  # 60-80 GFLOP/s of non-zeros

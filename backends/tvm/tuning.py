@@ -39,9 +39,9 @@ from .plan import RegionPlan
 CALL_US = 3.0
 """A custom operator's call in onnxruntime (2-5 us, design page on kernels): a layer outside splits a region in two."""
 COPY_BYTES_PER_US = 10e3
-"""A copy between the layouts of a region and of onnxruntime, one core."""
+"""A copy between the layouts of a region and of onnxruntime: an assumption, not measured."""
 SECONDS_PER_LAYER = 0.08
-"""Time to measure all candidates of one kind of layer: some dozen rounds of each, whose minimum is stable to 3 %."""
+"""Time to measure all candidates of one kind of layer: the minimum counts. How stable it is has not been measured."""
 
 
 @dataclass(frozen=True)

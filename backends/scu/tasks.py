@@ -17,7 +17,7 @@ from .unit_program import Contract
 class Buffer:
     """Bytes that live in a memory from the first task that writes them to the last that reads them.
 
-    With an ``offset`` the place is given, and theirs for the whole program: constants, the program's inputs and outputs.
+    With an ``offset`` the place is given, for the whole program: constants, inputs and outputs of the program.
     """
 
     name: str

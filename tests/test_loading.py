@@ -454,6 +454,7 @@ def first_node(operator: str) -> Callable[[Tree], Tree]:
 def attacks(trace: Path) -> dict[str, tuple[dict[str, bytes | Callable[[Tree], object]], str]]:
     """By name: changes to an archive, and what the refusal says about them."""
     bomb, raw = saved(Bomb(trace)), pickle.dumps(Bomb(trace))
+    raw += b"\0" * (-len(raw) % 4)  # torch loads raw constants of whole float32 only; pickle stops before the padding
     code = f"__import__('os').mkdir({str(trace)!r})"
     cat = first_node("torch.ops.aten.cat.default")
 

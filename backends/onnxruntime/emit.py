@@ -15,6 +15,8 @@ from onnx import helper, numpy_helper
 from torch import fx, nn
 
 from sparsecc.capture import dynamic_axes, quiet, widen
+from sparsecc.contracts.op import KEEP_TOP, KEEP_TOP_ATTRIBUTES
+from sparsecc.contracts.portable import function_name, keep_top_function
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
 from sparsecc.ops import UNPACK
@@ -56,7 +58,7 @@ def emit(program: Program) -> onnx.ModelProto:
     model = export(program.module, program.example_inputs, ops, program.input_names, program.output_names)
     rename_dims(model, program.dims)
     rename_initializers(model)
-    functions = [CSR().unpack_function(), BSR(4, 1).unpack_function()]
+    functions = [CSR().unpack_function(), BSR(4, 1).unpack_function(), *_contract_functions(program)]
     functions += region_functions(program)
     model.functions.extend(functions)
     used = _used_functions(model)
@@ -93,6 +95,16 @@ class _Emitter(fx.Interpreter):
         )
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is KEEP_TOP:
+            x, sensitivity, fill, *numbers = args
+            return torch.onnx.ops.symbolic(
+                f"{DOMAIN}::{function_name(_dtype_name(x))}",
+                (x, sensitivity, fill),
+                dict(zip(KEEP_TOP_ATTRIBUTES, map(int, numbers), strict=True)),
+                dtype=x.dtype,
+                shape=x.shape,
+                version=1,
+            )
         if target not in UNPACK_OPS:
             return super().call_function(target, args, kwargs)
         *arrays, rows, cols = args
@@ -153,6 +165,15 @@ def export(
 
 
 # ---- functions ----------------------------------------------------------------------------------------------------
+
+
+def _contract_functions(program: Program) -> list[onnx.FunctionProto]:
+    dtypes = {_dtype_name(n.meta["val"]) for n in program.graph.find_nodes(op="call_function", target=KEEP_TOP)}
+    return [keep_top_function(dtype) for dtype in sorted(dtypes)]
+
+
+def _dtype_name(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def region_functions(program: Program) -> list[onnx.FunctionProto]:

@@ -63,6 +63,7 @@ class Task:
     fields: Mapping[str, int] = field(default_factory=dict[str, int])
     call: Call | None = None
     edge: str = ""  # the transfer that it is part of
+    scratch: tuple[Part, ...] = ()  # of a COMPUTE: what its kernel writes beside dst, and nobody reads
 
     @property
     def reads(self) -> Iterator[Part]:
@@ -75,6 +76,7 @@ class Task:
     def writes(self) -> Iterator[Part]:
         if self.dst:
             yield self.dst
+        yield from self.scratch
 
 
 @dataclass(frozen=True)

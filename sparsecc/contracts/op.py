@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
+
+from sparsecc.program import schema
 
 from .contract import Contract
 from .keys import offset_table
@@ -99,6 +102,10 @@ def _straight_through(_context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 keep_top.register_autograd(_straight_through)  # pyright: ignore[reportUnknownMemberType]
+
+KEEP_TOP: OpOverload = torch.ops.sparsecc.keep_top.default
+KEEP_TOP_ATTRIBUTES = tuple(a.name for a in schema(KEEP_TOP).arguments[3:])
+"""What follows x, sensitivity and fill; ONNX's function has attributes of the same names."""
 
 
 def attributes(contract: Contract, fill_block: int = 1) -> dict[str, int]:

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from sparsecc.program import Program
-
-aten = torch.ops.aten
-WEIGHTED = (aten.conv2d.default, aten.linear.default)
+from sparsecc.invariants import LAYERS
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,9 @@ class Edge:
         return value.dtype == torch.float32 and value.dim() > 0
 
 
-def assign_stages(program: Program) -> dict[fx.Node, int]:
+def assign_stages(graph: fx.Graph) -> dict[fx.Node, int]:
     """The stage of every computing node, numbered from 0 in the order of the graph."""
-    stages = _first_assignment(program)
+    stages = _first_assignment(graph)
     for node in reversed(list(stages)):
         _sink(node, stages)
     numbers = {old: new for new, old in enumerate(sorted(set(stages.values())))}
@@ -54,14 +51,14 @@ def edges(stages: Mapping[fx.Node, int]) -> Iterator[Edge]:
             yield Edge(node, stage, readers)
 
 
-def _first_assignment(program: Program) -> dict[fx.Node, int]:
+def _first_assignment(graph: fx.Graph) -> dict[fx.Node, int]:
     """A layer opens a stage, unless a sibling has; other nodes join the latest stage that they read."""
     stages, siblings = dict[fx.Node, int](), dict[fx.Node, int]()
     latest = 0  # stage 0 is the prologue
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         if node.op in ("placeholder", "get_attr", "output"):
             continue
-        if node.target in WEIGHTED:
+        if node.target in LAYERS:
             x = node.all_input_nodes[0]
             if x not in siblings:
                 latest += 1
@@ -78,7 +75,7 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
     So the slice and padding of a shortcut are computed where they are added, from a tensor that is sent there.
     """
     homes = {stages[user] for user in node.users if user in stages}
-    if node.target in WEIGHTED or len(homes) != 1 or any(user not in stages for user in node.users):
+    if node.target in LAYERS or len(homes) != 1 or any(user not in stages for user in node.users):
         return
     (home,) = homes
     if home == stages[node]:
@@ -88,7 +85,7 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
         for source in frontier.pop().all_input_nodes:
             if source not in stages or source in moved:
                 continue  # constants and the inputs of the program are everywhere
-            light = source.target not in WEIGHTED and stages[source] == stages[node]
+            light = source.target not in LAYERS and stages[source] == stages[node]
             if light and all(user in moved for user in source.users):
                 moved.add(source)
                 frontier.append(source)

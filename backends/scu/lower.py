@@ -1,0 +1,317 @@
+"""Program -> TaskGraph: stages on compute tiles, edges as blocks over the link.
+
+Stage i runs on tile i modulo their number, node by node, one kernel each, from scratchpad to scratchpad. A tensor that
+another stage reads goes over the link: with a contract as blocks of its k, without one whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import fx
+
+from sparsecc.contracts import keep_elems, spread
+from sparsecc.contracts.op import KEEP_TOP, KEEP_TOP_ATTRIBUTES
+from sparsecc.contracts.stages import Edge, assign_stages, edges
+from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program, where
+
+from .codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
+from .descriptor import Flag, Op, Queue
+from .machine import Target
+from .static import Static, specialise
+from .tasks import Buffer, Call, Part, Task, TaskGraph
+from .unit_program import MAX_OPERANDS
+
+aten = torch.ops.aten
+ALIASES = frozenset(
+    {
+        aten.view.default,
+        aten.reshape.default,
+        aten.flatten.using_ints,
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.contiguous.default,
+        aten.alias.default,
+        aten.detach.default,
+        aten.expand.default,
+        aten.dropout.default,
+        aten.clone.default,
+        aten._to_copy.default,
+    }
+)
+"""The same bytes under another shape, if no element was added and the dtype is the same."""
+ALIGN_BYTES = 64
+CHUNKS_IN_LINK = 4
+"""A chunk of a transfer takes at most this part of the receiver's buffer, so that several are under way at once."""
+KERNEL_QUEUES = (Queue.LINK, Queue.CONFIG)
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """A kernel of the compute tiles: see unit_program.Kernel. ``scratch_bytes`` it needs while it runs."""
+
+    symbol: str
+    m: int
+    n: int
+    k: int
+    scratch_bytes: int = 0
+
+
+Generate = Callable[[fx.Node], KernelCode]
+"""The kernel of a node whose arguments have fixed sizes; its parameters are src, dst, then the other tensors."""
+
+
+def lower(program: Program, target: Target, generate: Generate, *, lossless: bool = False) -> TaskGraph:
+    """All that the unit does for one sample.
+
+    ``lossless`` sends edges that have no contract without their zeros, in blocks of varying length, instead of whole.
+    Raises: CompileError SCC112 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
+    """
+    static = specialise(program)
+    stages = assign_stages(static.graph)
+    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, lossless)
+    for node in static.graph.nodes:
+        lowering.add(node)
+    return lowering.finish(program)
+
+
+@dataclass
+class _Lowering:
+    target: Target
+    static: Static
+    stages: dict[fx.Node, int]
+    edges: dict[fx.Node, Edge]
+    generate: Generate
+    lossless: bool
+    tasks: list[Task] = field(default_factory=list[Task])
+    buffers: dict[str, Buffer] = field(default_factory=dict[str, Buffer])
+    places: dict[tuple[fx.Node, int], Part] = field(default_factory=dict[tuple[fx.Node, int], Part])
+    constants: bytearray = field(default_factory=bytearray)
+    homes: dict[bytes, Part] = field(default_factory=dict[bytes, Part])
+    smap: bytearray = field(default_factory=bytearray)
+    dram_bytes: int = 0
+    meta: dict[str, Any] = field(default_factory=lambda: {"inputs": [], "outputs": [], "edges": []})
+
+    def add(self, node: fx.Node) -> None:
+        match node.op:
+            case "placeholder":
+                self._external("inputs", node.name, node.meta["val"])
+            case "output":
+                for i, result in enumerate(cast("tuple[fx.Node, ...]", node.args[0])):
+                    self._return(i, result)
+            case "call_function":
+                self._compute(node)
+                if node in self.edges:
+                    self._transfer(self.edges[node])
+            case _:
+                pass  # constants are placed where they are read
+
+    def finish(self, program: Program) -> TaskGraph:
+        for entry, name in zip(self.meta["outputs"], program.output_names, strict=True):
+            entry["name"] = name
+        return TaskGraph(
+            tuple(self.tasks), self.buffers, constants=bytes(self.constants), smap=bytes(self.smap), meta=self.meta
+        )
+
+    # ---- values ------------------------------------------------------------------------------------------------------
+
+    def _tile(self, node: fx.Node) -> int:
+        return self.stages[node] % self.target.tile.count
+
+    def _at(self, node: fx.Node, tile: int) -> Part:
+        """Where a value lies for a kernel on a tile; inputs are fetched when they are first read there."""
+        if node in self.static.constants:
+            return self._constant(self.static.constants[node])
+        if (node, tile) not in self.places and node.op == "placeholder":
+            bytes_ = _bytes(node.meta["val"])
+            self.places[node, tile] = self._buffer(f"{node.name}@tile{tile}", f"tile{tile}", bytes_)
+            source = Part(f"{node.name}@dram", 0, bytes_)
+            self._copy(f"{node.name}:load{tile}", Queue.IN, source, self.places[node, tile])
+        return self.places[node, tile]
+
+    def _buffer(self, name: str, memory: str, bytes_: int, offset: int | None = None) -> Part:
+        self.buffers[name] = Buffer(name, memory, bytes_, offset)
+        return Part(name, 0, bytes_)
+
+    def _constant(self, value: torch.Tensor) -> Part:
+        """Equal constants are stored once."""
+        content = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        if content not in self.homes:
+            self.constants += bytes(-len(self.constants) % ALIGN_BYTES)
+            offset = len(self.constants)
+            self.constants += content
+            self.homes[content] = self._buffer(f"const+{offset}", "const", len(content), offset)
+        return self.homes[content]
+
+    def _external(self, role: str, name: str, value: torch.Tensor) -> Part:
+        """An input or output of the program: a place in DRAM that META tells."""
+        bytes_ = _bytes(value)
+        memory = next(name for name, memory in self.target.memory.items() if memory.kind == "dram")
+        part = self._buffer(f"{name}@dram", memory, bytes_, self.dram_bytes)
+        self.meta[role].append(
+            {
+                "name": name,
+                "address": self.target.memory[memory].address + self.dram_bytes,
+                "dtype": str(value.dtype).removeprefix("torch."),
+                "shape": list(value.shape),
+            }
+        )
+        self.dram_bytes += -(-bytes_ // ALIGN_BYTES) * ALIGN_BYTES
+        return part
+
+    def _return(self, index: int, node: fx.Node) -> None:
+        target = self._external("outputs", f"output_{index}", node.meta["val"])
+        tile = self._tile(node) if node in self.stages else 0
+        self._copy(f"output_{index}:store", Queue.OUT, self._at(node, tile), target)
+
+    def _copy(self, name: str, queue: Queue, source: Part, target: Part, edge: str = "") -> None:
+        fields = {"run_bytes": source.bytes, "reps1": 1, "reps2": 1}
+        self.tasks.append(Task(name, Op.COPY, queue, source, target, fields, edge=edge))
+
+    # ---- kernels -----------------------------------------------------------------------------------------------------
+
+    def _compute(self, node: fx.Node) -> None:
+        if node.target is KEEP_TOP:
+            return
+        tile = self._tile(node)
+        if is_alias(node):
+            self.places[node, tile] = self._at(node.all_input_nodes[0], tile)
+            return
+        kernel = self.generate(node)
+        source, *operands = [self._at(n, tile) for n in node.all_input_nodes]
+        if len(operands) > MAX_OPERANDS:
+            raise CompileError.of(
+                "SCC112",
+                f"%{node.name} ({node.target}) reads {len(operands) + 1} tensors, and a kernel of the unit takes "
+                f"{MAX_OPERANDS + 1}",
+                where=where(node),
+                help="do it in steps in the model: concatenate two and two",
+            )
+        memory = f"tile{tile}"
+        if kernel.scratch_bytes:
+            scratch = (self._buffer(f"{node.name}.scratch", memory, kernel.scratch_bytes),)
+        else:
+            scratch = ()
+        self.places[node, tile] = self._buffer(f"{node.name}@{memory}", memory, _bytes(node.meta["val"]))
+        dtype = Dtype.FLOAT32 if node.meta["val"].is_floating_point() else Dtype.INT8
+        call = Call(kernel.symbol, dtype, kernel.m, kernel.n, kernel.k, tuple(operands))
+        queue = KERNEL_QUEUES[tile % len(KERNEL_QUEUES)]
+        self.tasks.append(
+            Task(node.name, Op.COMPUTE, queue, source, self.places[node, tile], call=call, scratch=scratch)
+        )
+
+    # ---- transfers ---------------------------------------------------------------------------------------------------
+
+    def _transfer(self, edge: Edge) -> None:
+        node, tile = edge.node, self._tile(edge.node)
+        tiles = sorted({self._tile(reader) for reader in edge.readers})
+        bound = node.target is KEEP_TOP
+        source = self._at(cast(fx.Node, node.args[0]) if bound else node, tile)
+        if not bound:
+            tiles = [t for t in tiles if t != tile]
+        for t in tiles:
+            memory = f"tile{t}"
+            self.places[node, t] = self._buffer(f"{node.name}@{memory}:received", memory, source.bytes)
+        if not tiles:
+            return
+        if edge.carries_float32:
+            self._send_and_receive(node, source, [self.places[node, t] for t in tiles])
+        else:
+            for t in tiles:
+                self._copy(f"{node.name}:copy{t}", Queue.OUT, source, self.places[node, t], node.name)
+
+    def _send_and_receive(self, node: fx.Node, source: Part, received: Sequence[Part]) -> None:
+        link = self.target.the("link")
+        name = cast(fx.Node, node.args[0]).name if node.target is KEEP_TOP else node.name
+        number = len(self.meta["edges"])
+        self.meta["edges"].append(name)
+        for i, chunk in enumerate(self._chunks(node, source.bytes, link.bytes // CHUNKS_IN_LINK)):
+            blocks = self._buffer(f"{name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
+            fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
+            fields |= {"tiles": chunk.tiles, "run_bytes": chunk.bytes, "reps1": 1, "reps2": 1, "tag": number}
+            sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes} | chunk.score
+            part = Part(source.buffer, source.start + chunk.start, chunk.bytes)
+            self.tasks.append(Task(f"{name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=name))
+            for there in received:
+                arrives = Part(there.buffer, chunk.start, chunk.bytes)
+                held = fields | {"src_st1": chunk.block_bytes}
+                self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
+
+    def _link_name(self) -> str:
+        return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
+
+    def _chunks(self, node: fx.Node, bytes_: int, room: int) -> Iterator[_Chunk]:
+        """Runs of equal tiles whose blocks fit ``room``; a sample's last tile may be shorter."""
+        width = Dtype.FLOAT32.width_bytes
+        rows, elems, numbers = 1, bytes_ // width, dict[str, int]()
+        if node.target is KEEP_TOP:
+            numbers = dict(zip(KEEP_TOP_ATTRIBUTES, map(int, node.args[3:]), strict=True))
+            rows = int(np.prod(node.meta["val"].shape[: numbers["axis"]]))
+            elems //= rows
+        tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)
+        first_entry = self._map_entries(node, elems, numbers) if numbers else None
+        for row in range(rows):
+            start = 0
+            while start < elems:
+                n = min(tile_elems, elems - start)
+                k = keep_elems(n, numbers["share_q16"]) if numbers else n
+                codec = self._codec(n, k)
+                block_bytes = worst_case_bytes(codec, n, k, Dtype.FLOAT32)
+                tiles = max(1, min((elems - start) // n, room // block_bytes))
+                flags, score = Flag(0), dict[str, int]()
+                if k < n and numbers.get("key_bits") == 16:
+                    flags |= Flag.WIDE_KEYS
+                if (numbers.get("skip_zero") or (not numbers and self.lossless)) and codec != Codec.RAW:
+                    flags |= Flag.SKIP_ZERO
+                if k < n and first_entry is not None:
+                    flags |= Flag.SCORED
+                    score = {"smap": first_entry + start // numbers["map_block"], "dst_st2": numbers["map_block"]}
+                begin = (row * elems + start) * width
+                yield _Chunk(begin, tiles * n * width, n, tiles, k, codec, block_bytes, flags, score)
+                start += tiles * n
+
+    def _codec(self, n: int, k: int) -> Codec:
+        allowed = [codec for codec in FIXED if codec.name.lower() in self.target.codecs]
+        if self.lossless and k == n:
+            return Codec.BITMASK
+        return smallest(n, k, Dtype.FLOAT32, allowed)
+
+    def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
+        """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""
+        sensitivity = self.static.constants[cast(fx.Node, node.args[1])].numpy()
+        if (sensitivity == sensitivity[0]).all() and sensitivity[0]:
+            return None
+        per_element = spread(sensitivity, numbers["map_block"], elems)
+        first = len(self.smap)
+        self.smap += per_element[:: numbers["map_block"]].tobytes()
+        return first
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """``tiles`` tiles of ``tile_n`` elements from byte ``start`` of the edge's tensor."""
+
+    start: int
+    bytes: int
+    tile_n: int
+    tiles: int
+    k: int
+    codec: Codec
+    block_bytes: int
+    flags: Flag
+    score: dict[str, int]
+
+
+def is_alias(node: fx.Node) -> bool:
+    value, source = node.meta["val"], node.all_input_nodes[0].meta["val"]
+    return node.target in ALIASES and value.numel() == source.numel() and value.dtype == source.dtype
+
+
+def _bytes(value: torch.Tensor) -> int:
+    return value.numel() * value.element_size()

@@ -194,16 +194,15 @@ class _Lowering:
                 help="do it in steps in the model: concatenate two and two",
             )
         memory = f"tile{tile}"
+        scratch = list[Part]()
         if kernel.scratch_bytes:
-            scratch = (self._buffer(f"{node.name}.scratch", memory, kernel.scratch_bytes),)
-        else:
-            scratch = ()
+            scratch.append(self._buffer(f"{node.name}.scratch", memory, kernel.scratch_bytes))
         self.places[node, tile] = self._buffer(f"{node.name}@{memory}", memory, _bytes(node.meta["val"]))
         dtype = Dtype.FLOAT32 if node.meta["val"].is_floating_point() else Dtype.INT8
         call = Call(kernel.symbol, dtype, kernel.m, kernel.n, kernel.k, tuple(operands))
         queue = KERNEL_QUEUES[tile % len(KERNEL_QUEUES)]
         self.tasks.append(
-            Task(node.name, Op.COMPUTE, queue, source, self.places[node, tile], call=call, scratch=scratch)
+            Task(node.name, Op.COMPUTE, queue, source, self.places[node, tile], call=call, scratch=tuple(scratch))
         )
 
     # ---- transfers ---------------------------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ class _Lowering:
         width = Dtype.FLOAT32.width_bytes
         rows, elems, numbers = 1, bytes_ // width, dict[str, int]()
         if node.target is KEEP_TOP:
-            numbers = dict(zip(KEEP_TOP_ATTRIBUTES, map(int, node.args[3:]), strict=True))
+            numbers = dict(zip(KEEP_TOP_ATTRIBUTES, cast("tuple[int, ...]", node.args[3:]), strict=True))
             rows = int(np.prod(node.meta["val"].shape[: numbers["axis"]]))
             elems //= rows
         tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import fx
@@ -17,6 +17,9 @@ from torch.fx.node import Argument
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsecc.diagnostics import Where
+
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Layer:
 class Program:
     """``module`` takes and returns flat positional tensors; its parameters and buffers are never written to.
 
-    ``layers`` is keyed by the name of the layer's node; ``dims`` names the symbols of dynamic sizes.
+    ``layers`` is keyed by the name of the layer's node; ``dims`` names the symbols of dynamic sizes; ``facts`` hold what
+    passes of one target know, under its type.
     """
 
     module: fx.GraphModule
@@ -67,6 +71,7 @@ class Program:
     output_names: tuple[str, ...]
     dims: Mapping[str, str] = field(default_factory=dict[str, str])
     layers: dict[str, Layer] = field(default_factory=dict[str, Layer])
+    facts: dict[type[Any], Any] = field(default_factory=dict[type[Any], Any])
 
     @property
     def graph(self) -> fx.Graph:
@@ -83,7 +88,11 @@ class Program:
 
     def clone(self) -> Program:
         """A copy whose graph and facts are its own; constants are shared, because nobody writes to them."""
-        return replace(self, module=copy_module(self.module), layers=dict(self.layers))
+        return replace(self, module=copy_module(self.module), layers=dict(self.layers), facts=dict(self.facts))
+
+    def fact(self, kind: type[Fact]) -> Fact | None:
+        """The fact of a type, if it is known."""
+        return cast("Fact | None", self.facts.get(kind))
 
     def fingerprint(self) -> str:
         """A digest of graph, constants and facts: equal exactly if nothing changed."""
@@ -93,6 +102,7 @@ class Program:
         for node in self.constants:
             digest.update(f"{node.target}={_tensor_digest(cast(torch.Tensor, self._attribute(node)))}".encode())
         digest.update(repr(sorted(self.layers.items())).encode())
+        digest.update(repr(sorted(f"{kind} {id(fact)}" for kind, fact in self.facts.items())).encode())
         return digest.hexdigest()
 
     # ---- constants -----------------------------------------------------------------------------------------------

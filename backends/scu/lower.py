@@ -71,7 +71,7 @@ def lower(program: Program, target: Target, generate: Generate, *, lossless: boo
     """All that the unit does for one sample.
 
     ``lossless`` sends edges that have no contract without their zeros, in blocks of varying length, instead of whole.
-    Raises: CompileError SCC112 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
+    Raises: CompileError SCC113 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
@@ -187,7 +187,7 @@ class _Lowering:
         source, *operands = [self._at(n, tile) for n in node.all_input_nodes]
         if len(operands) > MAX_OPERANDS:
             raise CompileError.of(
-                "SCC112",
+                "SCC113",
                 f"%{node.name} ({node.target}) reads {len(operands) + 1} tensors, and a kernel of the unit takes "
                 f"{MAX_OPERANDS + 1}",
                 where=where(node),

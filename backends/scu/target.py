@@ -1,0 +1,115 @@
+"""``--target scu``: model.onnx for any stock onnxruntime, and a program for the Sparse Communication Unit beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsecc import manifest, reference
+from sparsecc.backend import Build
+from sparsecc.backends.onnxruntime.emit import emit
+from sparsecc.backends.onnxruntime.torch_reference import load_reference, pack_reference
+from sparsecc.backends.onnxruntime.timing import new_session
+from sparsecc.contracts.negotiation import Settlement
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.diagnostics import Diagnostic, PassBug
+from sparsecc.pipelines import TIDY
+from sparsecc.program import Program
+from sparsecc.progress import step
+from sparsecc.reference import Array
+
+from .container import write
+from .figures import Figures, figures
+from .host import KERNELS, PROGRAM, REPORT, TARGET, Unit, load_kernels
+from .machine import Target, load_target, scu_v1, to_json
+from .schedule import Schedule
+from .tile_code import TileCode
+from .unit_program import UnitProgram
+
+TOLERANCE = 0.05
+"""Greatest difference between engines, as a share of the greatest output. Selections are exact, but engines round sums
+differently, and an element just above the k-th may end up just below it: then another one of its size is sent."""
+PASSES = f"{TIDY},bind-contracts,lower-transfers,schedule-dma"
+
+
+@dataclass(frozen=True)
+class SCUTarget:
+    """A DMA engine between layers that sends only what a contract keeps; simulated."""
+
+    name = "scu"
+    summary = "a simulated Sparse Communication Unit: contracts between layers, scu/program.scu + model.onnx"
+
+    def prepare(self, program: Program, options: ContractOptions) -> None:
+        """What the passes of this target need to know.
+
+        Raises: CompileError SCC089 for a target file that cannot be used.
+        """
+        program.facts[ContractOptions] = options
+        program.facts[Target] = load_target(options.target_file) if options.target_file else scu_v1()
+
+    def pipeline(self, *, tune: bool) -> str:  # noqa: ARG002  nothing is measured on this machine
+        return PASSES
+
+    def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:  # noqa: ARG002
+        """Emit model.onnx, write the program, and run both on the example inputs.
+
+        Raises: PassBug if an engine differs from the Program by more than TOLERANCE.
+        """
+        target, unit_program = program.fact(Target) or scu_v1(), program.facts[UnitProgram]
+        step("writing ONNX", 0, 1)
+        model = emit(program)
+        step("writing ONNX", 1, 1)
+        code: TileCode = program.facts[TileCode]
+        unit = Unit(unit_program, target, load_kernels(code.source))
+        expected = reference.run(program)
+        feeds = {n: x.numpy() for n, x in zip(program.input_names, program.example_inputs, strict=True)}
+        data, packed = model.SerializeToString(deterministic=True), pack_reference(program, model)
+        step("comparing engines", 0, 3)
+        outputs: dict[str, Sequence[Array]] = {
+            "portable": new_session(data, None).run(None, feeds),
+            "reference": [y.numpy() for y in load_reference(packed, model)(program.example_inputs)],
+        }
+        step("comparing engines", 2, 3)
+        outputs["unit"] = unit.run(program.output_names, feeds)
+        step("comparing engines", 3, 3)
+        check = manifest.Check(TOLERANCE, kernels=None, **_errors(outputs, expected))
+        files = {
+            "model.onnx": data,
+            "reference.zip": packed,
+            PROGRAM: write(unit_program, target),
+            TARGET: to_json(target).encode(),
+            KERNELS: code.source.encode(),
+            REPORT: _report(program, unit, feeds),
+        }
+        return Build(files, program, check, golden=expected)
+
+
+SCU = SCUTarget()
+
+
+def _errors(outputs: Mapping[str, Sequence[Array]], expected: Sequence[Array]) -> dict[str, float]:
+    errors = {engine: reference.largest_error(found, expected) for engine, found in outputs.items()}
+    for engine, error in errors.items():
+        if not error <= TOLERANCE:
+            what = f"the outputs of engine {engine} differ from the contracts' meaning in torch by {error:.2g}"
+            raise PassBug("scu target", [Diagnostic("SCC009", what)])
+    return errors
+
+
+def _report(program: Program, unit: Unit, feeds: Mapping[str, Array]) -> bytes:
+    """report.json: what was negotiated, and what the unit does with it compared to sending everything."""
+    settlement: Settlement | None = program.fact(Settlement)
+    schedule: Schedule = program.facts[Schedule]
+    found: Figures = figures(program, unit, feeds)
+    tree = {
+        "schema": 1,
+        "settlement": settlement.to_json() if settlement else None,
+        "schedule": {
+            "makespan_cycles": schedule.makespan,
+            "lower_bound_cycles": schedule.lower_bound,
+            "method": schedule.method,
+        },
+        "figures": found.to_json(),
+    }
+    return (json.dumps(tree, indent=1, allow_nan=False) + "\n").encode()

@@ -1,0 +1,59 @@
+"""Put settled contracts into a graph: the producer of an edge is followed by ``keep_top``, which all others read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program
+
+from .contract import Contract, check_contract_fits
+from .maps import SensitivityMap
+from .op import KEEP_TOP, attributes
+from .stages import assign_stages, edges
+
+
+def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> None:
+    """What other stages read of an edge becomes what its contract sends; contracts of the whole tensor change nothing.
+
+    Both are keyed by the name of the edge's node.
+    Raises: CompileError SCC044 for a contract that does not fit its edge, or is on none.
+    """
+    found = {edge.name: edge for edge in edges(assign_stages(program.graph))}
+    if unknown := sorted(set(contracts) - set(found)):
+        raise CompileError.of(
+            "SCC044",
+            f"a contract is on {unknown[0]}, which is no edge of this model",
+            help=f"its edges: {', '.join(found)}; negotiate the contracts again: compile the model again",
+        )
+    for name, contract in contracts.items():
+        edge, sensitivity = found[name], maps[name].gradient
+        value: torch.Tensor = edge.node.meta["val"]
+        shape = [int(size) if isinstance(size, int) else 1 for size in value.shape]
+        dtype = str(value.dtype).removeprefix("torch.")
+        if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
+            raise CompileError(misfits)
+        if contract.share_q16 == 1 << 16:
+            continue
+        s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
+        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
+        numbers = attributes(contract)
+        skip_zero = bool(numbers.pop("skip_zero"))
+        call = program.add_call(edge.node.next, KEEP_TOP, edge.node, s, fill, *numbers.values(), skip_zero, like=edge.node)
+        for reader in edge.readers:
+            reader.replace_input_with(edge.node, call)
+    program.tidy()
+
+
+def without_contracts(program: Program) -> Program:
+    """The same network sending everything."""
+    program = program.clone()
+    for node in program.graph.find_nodes(op="call_function", target=KEEP_TOP):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node.replace_all_uses_with(source)
+    program.tidy()
+    return program

@@ -387,6 +387,41 @@ CODES: dict[str, Code] = {
         "Less memory is reserved for a block than its contract may fill.",
         "Copy the artifact again as a whole, or compile the model again.",
     ),
+    # 105-108: what the descriptors of an SCU program do to each other
+    "SCC105": Code(
+        "SCU program may never end",
+        "A descriptor waits for a semaphore that nothing releases often enough, or whose count depends on timing.",
+        _BUG + " A program written by hand needs a release for every acquire, and one acquiring queue per semaphore.",
+    ),
+    "SCC106": Code(
+        "race between descriptors",
+        "Two descriptors touch the same bytes, one of them writes, and neither queue nor semaphore says which is first. "
+        "Buffers that overlap while both are alive look like this.",
+        _BUG + " In a program written by hand, let the second acquire what the first releases.",
+    ),
+    "SCC107": Code(
+        "payload that its reader does not expect",
+        "A RECV reads blocks that no SEND wrote there with the same codec, element type, k, tile length and room, or "
+        "they are overwritten before they are read.",
+        _BUG + " In a program written by hand, give SEND and RECV the same fields.",
+    ),
+    "SCC108": Code(
+        "semaphore that may count too far",
+        "A queue far ahead of the one that waits for it would release a semaphore beyond its greatest count.",
+        _BUG + " In a program written by hand, let the releasing queue wait for the other now and then.",
+    ),
+    # 111-112: what a schedule needs of its target
+    "SCC111": Code(
+        "model too large for a memory of the SCU",
+        "Each tensor needs a place from its first write to its last use. Even run one operation after the other, more "
+        "is alive at once than the memory holds.",
+        "Give the memory more bytes in a target file (--target-file), or compile a smaller model.",
+    ),
+    "SCC112": Code(
+        "too few semaphores",
+        "Each pair of queues of which one waits for the other takes a semaphore of its own.",
+        "Give command.semaphores a greater number in a target file (--target-file).",
+    ),
 }
 
 

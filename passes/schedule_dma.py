@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsecc.backends.scu.machine import Target, scu_v1
 from sparsecc.backends.scu.schedule import Schedule, schedule_dma
 from sparsecc.backends.scu.tasks import TaskGraph
-from sparsecc.backends.scu.timing import task_cycles
+from sparsecc.backends.scu.task_cycles import task_cycles
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.backends.scu.verify import verify_program
 from sparsecc.diagnostics import CompileError, PassBug

@@ -1,0 +1,73 @@
+"""What contracts bring: the program beside dense DMA and lossless zero-compression, scheduled alike, simulated alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparsecc.contracts.binding import without_contracts
+from sparsecc.program import Program
+from sparsecc.progress import track
+from sparsecc.reference import Array
+
+from .host import Unit, first_sample, load_kernels
+from .machine import Target
+from .schedule import Schedule, schedule_dma
+from .simulator import Outcome
+from .task_cycles import task_cycles
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One program on one sample. Bytes with headers and padding; ``lower_bound_cycles`` of its schedule."""
+
+    link_bytes: int
+    dram_bytes: int
+    descriptor_bytes: int
+    cycles: int
+    lower_bound_cycles: int
+    energy_pj: float
+    energy_by_component_pj: Mapping[str, float]
+    overlap: float
+    compute_share: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    contracts: Figure
+    dense: Figure
+    zero_compression: Figure
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:
+    """Simulate the program on the first sample, and the same network sending everything, whole or without zeros."""
+    from sparsecc.passes.lower_transfers import lower_with_code
+
+    sample = first_sample(unit.ports("inputs"), inputs)
+    schedule: Schedule = program.facts[Schedule]
+    found = {"contracts": _figure(unit.simulate(sample), schedule)}
+    plain = without_contracts(program)
+    for name in track("simulating the baselines", ["dense", "zero_compression"]):
+        graph, code = lower_with_code(plain, unit.target, lossless=name == "zero_compression")
+        other, its_schedule = schedule_dma(graph, unit.target, lambda t, g=graph: task_cycles(t, g, unit.target))
+        outcome = Unit(other, unit.target, load_kernels(code.source)).simulate(sample)
+        found[name] = _figure(outcome, its_schedule)
+    return Figures(**found)
+
+
+def _figure(outcome: Outcome, schedule: Schedule) -> Figure:
+    return Figure(
+        link_bytes=outcome.link_bytes,
+        dram_bytes=outcome.dram_bytes,
+        descriptor_bytes=outcome.descriptor_bytes,
+        cycles=outcome.cycles,
+        lower_bound_cycles=schedule.lower_bound,
+        energy_pj=outcome.total_pj,
+        energy_by_component_pj=dict(outcome.energy_pj),
+        overlap=outcome.overlap,
+        compute_share=outcome.compute_share,
+    )

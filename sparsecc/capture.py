@@ -83,7 +83,8 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
     def wider(x: object) -> object:
-        return widen(x, axes) if isinstance(x, torch.Tensor) else x
+        # torch.export marks the tensors it traces as dynamic, and would for the next model: not the user's own
+        return widen(x, axes).detach() if isinstance(x, torch.Tensor) else x
 
     wide = pytree.tree_map(wider, (args, kwargs))
     parameters = inspect.signature(module.forward)

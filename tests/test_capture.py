@@ -163,6 +163,12 @@ def test_an_exported_program_brings_its_inputs_and_its_dims() -> None:
     assert torch.equal(capture(exported, [X + 1]).example_inputs[0], X + 1)
 
 
+def test_a_dynamic_axis_is_forgotten_with_its_model() -> None:
+    x = seeded(2, 64)
+    capture(linear(), [x], dynamic={"batch": 0})
+    assert capture(linear(), [x]).dims == {}
+
+
 def test_training_mode_is_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(64, 4), nn.Dropout(), nn.BatchNorm1d(4))
     model[1].eval()
@@ -246,11 +252,6 @@ def test_a_model_that_draws_random_numbers_is_refused_at_its_line() -> None:
         f"  --> {__file__}:{forward.__code__.co_firstlineno + 1}, node %rand\n"
         "  help: pass what is random as an input, or draw it once in __init__ and keep it with register_buffer"
     )
-
-
-def test_dropout_that_is_on_in_evaluation_mode_is_random() -> None:
-    model = Model(lambda _, x: torch.nn.functional.dropout(x, 0.5, training=True))
-    assert refusal(model, [X]).startswith("error[SCC026]: the model gives different outputs for equal inputs: ")
 
 
 def test_random_numbers_that_change_nothing_are_no_fault() -> None:

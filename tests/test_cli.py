@@ -122,11 +122,9 @@ def test_lists(cli: Cli) -> None:
 def test_explain(cli: Cli) -> None:
     assert cli("explain", "SCC013").out.startswith("SCC013: model in training mode\n\n")
     assert "SCC013  model in training mode\n" in cli("explain").out
-    entry = {"code", "title", "why", "fix"}
-    assert (
-        cli("explain", "scc013", "--json").json.items() >= {"code": "SCC013", "title": "model in training mode"}.items()
-    )
-    assert all(fact.keys() == entry for fact in cli("explain", "--json").json)
+    listed = cli("explain", "--json").json
+    assert all(fact.keys() == {"code", "title", "why", "fix"} for fact in listed)
+    assert cli("explain", "scc013", "--json").json in listed
     assert max(map(len, cli("explain").out.splitlines())) <= 100
     assert cli("explain", "SCC999") == Result(
         2, "", "error[SCC088]: there is no code 'SCC999'\n  help: `sparsecc explain` lists them all\n"
@@ -384,7 +382,7 @@ def test_bench(cli: Cli, artifact: Path, x: Path) -> None:
     assert facts["dense"]["min_ms"] <= facts["dense"]["median_ms"]
     text = cli("bench", artifact, "--runs", "3").out
     assert "3 pairs of calls in turn, 1 thread, input_1[4, 64]" in text
-    assert f"{facts['compiled_bytes'] / facts['dense_bytes']:.2f} of dense\n" in text
+    assert f"{facts['compiled_bytes'] / facts['dense_bytes']:.2f} of dense " in text
 
 
 def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
@@ -395,7 +393,7 @@ def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
     assert result.json["correct"] >= 190
     assert result.json["weights_bytes"]["stored"] <= 0.25 * result.json["weights_bytes"]["dense"]
     for regions in (0, 1):
-        console = Console(width=120, record=True, file=io.StringIO())
+        console = Console(width=400, record=True, file=io.StringIO())
         console.print(outcome({**result.json, "regions": regions}))
         assert (f'library("{path}/kernels.so")' in console.export_text(clear=False)) == (regions > 0)
         assert f'  session = ort.InferenceSession("{path}/model.onnx"' in console.export_text()

@@ -74,7 +74,7 @@ def measure(name: str, sparsity: float, folder: Path) -> Row:
     compiled = sparsecc.compile(model, inputs, dynamic=dynamic)
     compile_s = time.perf_counter() - start
     result = sparsecc.bench(compiled.save(folder / "m.sparsecc"), threads=1)
-    kernels = [layer.kernel for layer in compiled.manifest.layers.values()]
+    layers = compiled.manifest.layers.values()
     return Row(
         name,
         round(zeros, 3),
@@ -83,8 +83,8 @@ def measure(name: str, sparsity: float, folder: Path) -> Row:
         result.ratio_median,
         result.dense_bytes,
         result.compiled_bytes,
-        sum(kernel not in ("dense", "onnxruntime") for kernel in kernels),
-        len(kernels),
+        sum(layer.is_sparse for layer in layers),
+        len(layers),
         compile_s,
     )
 

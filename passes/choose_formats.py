@@ -12,9 +12,11 @@ from torch import fx
 from sparsecc.formats import Matrix, parse_format
 from sparsecc.invariants import FORMATS_CHOSEN, LAYERS, SPARSITY_MEASURED, WEIGHTS_CONSTANT, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
-from sparsecc.program import Candidate, Layer, Program, calls
+from sparsecc.program import DENSE_KERNELS, Candidate, Layer, Program, calls
 from sparsecc.regions import Refusal, describe
 from sparsecc.registry import Registry
+
+from .pack_weights import packable
 
 MARGIN = 0.10
 """Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides."""
@@ -24,10 +26,14 @@ LARGEST_PADDING = 2.0
 (768x768, 128 lanes, one core of a Sapphire Rapids, AVX-512), so beyond it they cannot win."""
 
 
-class Costs(Protocol):
-    """Microseconds of every candidate ("csr", ..., "dense" inside a region, "onnxruntime") of some layers."""
+Work = Mapping[fx.Node, Mapping[str, int]]
+"""The kernels to try per layer ("csr", ..., "dense" inside a region, "onnxruntime"), and how many values each reads."""
 
-    def __call__(self, program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]: ...
+
+class Costs(Protocol):
+    """Microseconds of every candidate of some layers."""
+
+    def __call__(self, program: Program, work: Work) -> dict[fx.Node, list[Candidate]]: ...
 
 
 def _is_costs(part: object) -> TypeGuard[Costs]:
@@ -60,8 +66,10 @@ class ChooseFormats:
     )
 
     def run(self, program: Program) -> Sequence[Note]:
+        for name in self.formats:
+            packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
-        work = {n: options for n in nodes if (options := self.options(program, n))}
+        work = {n: kernels for n in nodes if (kernels := self.kernels(program, n))}
         measured = COSTS.load(self.costs)(program, work)
         for node in nodes:
             layer = program.layers[node.name]
@@ -73,30 +81,34 @@ class ChooseFormats:
             else:
                 layer = replace(layer, reason=why_not(node))
             program.layers[node.name] = store(program, node, layer)
-        return [Note(n.name, f"{program.layers[n.name].format}: {program.layers[n.name].reason}") for n in nodes]
+        return [Note(n.name, f"{program.layers[n.name].weight}: {program.layers[n.name].reason}") for n in nodes]
 
-    def options(self, program: Program, node: fx.Node) -> list[str]:
-        """The candidates worth measuring; none where a region cannot take the layer or nothing is zero."""
+    def kernels(self, program: Program, node: fx.Node) -> dict[str, int]:
+        """The candidates worth measuring and the values that each reads; none without a zero or a region for the layer."""
         layer = program.layers[node.name]
         if isinstance(describe(node), Refusal) or layer.nonzeros == layer.elems:
-            return []
-        sparse = [f for f in self.formats if padding(program, node, f) <= LARGEST_PADDING]
-        return [*sparse, "dense", "onnxruntime"]
+            return {}
+        read = {name: stored_elems(program, node, name) for name in self.formats}
+        largest = LARGEST_PADDING * max(layer.nonzeros, 1)
+        sparse = {name: elems for name, elems in read.items() if elems <= largest}
+        return {**sparse, **dict.fromkeys(DENSE_KERNELS, layer.elems)}
 
 
 def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Layer:
-    """The fastest sparse candidate if it beats the fastest dense one by the margin, else dense."""
-    times = {c.kernel: c.microseconds for c in candidates}
-    dense = min((k for k in times if k in ("dense", "onnxruntime")), key=times.__getitem__)
-    sparse = min((k for k in times if k not in ("dense", "onnxruntime")), key=times.__getitem__, default=None)
+    """The fastest sparse candidate if it beats the fastest dense one by the margin, estimates included, else dense."""
+    by_time = sorted(candidates, key=lambda c: c.total_us)
+    dense = next(c for c in by_time if c.kernel in DENSE_KERNELS)
+    sparse = next((c for c in by_time if c.kernel not in DENSE_KERNELS), None)
     layer = replace(layer, candidates=tuple(candidates))
-    if sparse and times[sparse] <= times[dense] * (1 - margin):
-        speedup = times[dense] / max(times[sparse], 1e-3)
-        reason = f"{sparse} takes {times[sparse]:.1f} µs, {dense} {times[dense]:.1f} µs: {speedup:.2f}x"
-        return replace(layer, format=sparse, kernel=sparse, reason=reason)
-    versus = f"{sparse} takes {times[sparse]:.1f} µs" if sparse else "no sparse format fits"
-    reason = f"dense kept: {versus}, {dense} {times[dense]:.1f} µs (sparse must win by {margin:.0%})"
-    return replace(layer, kernel=dense, reason=reason)
+    estimated = f" + {dense.estimated_us:.1f} µs estimated for leaving the region" if dense.estimated_us else ""
+    dense_takes = f"{dense.kernel} {dense.microseconds:.1f} µs{estimated}"
+    if sparse and sparse.total_us <= dense.total_us * (1 - margin):
+        speedup = dense.total_us / max(sparse.total_us, 1e-3)
+        reason = f"{sparse.kernel} takes {sparse.total_us:.1f} µs, {dense_takes}: {speedup:.2f}x"
+        return replace(layer, format=sparse.kernel, kernel=sparse.kernel, reason=reason)
+    versus = f"{sparse.kernel} takes {sparse.total_us:.1f} µs" if sparse else "no sparse format fits"
+    reason = f"dense kept: {versus}, {dense_takes} (sparse must win by {margin:.0%})"
+    return replace(layer, kernel=dense.kernel, reason=reason)
 
 
 def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
@@ -116,12 +128,11 @@ def why_not(node: fx.Node) -> str:
     return f"dense kept: {op.reason}" if isinstance(op, Refusal) else "dense kept: no zeros"
 
 
-def padding(program: Program, node: fx.Node, format_name: str) -> float:
-    """Values that a format computes per non-zero."""
+def stored_elems(program: Program, node: fx.Node, format_name: str) -> int:
+    """Values that a format stores of a layer's weight: the non-zeros, and the zeros in their blocks."""
     if format_name == "csr":
-        return 1.0
-    stored_elems = parse_format(format_name).pack(_matrix(program, node)).arrays["values"].size
-    return stored_elems / max(program.layers[node.name].nonzeros, 1)
+        return program.layers[node.name].nonzeros
+    return parse_format(format_name).pack(_matrix(program, node)).arrays["values"].size
 
 
 def _matrix(program: Program, node: fx.Node) -> Matrix:

@@ -28,13 +28,14 @@ class FoldBatchNorm:
     effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}))
 
     def run(self, program: Program) -> Sequence[Note]:
-        notes = list[Note]()
+        notes, folded = list[Note](), dict[tuple[object, ...], tuple[fx.Node, fx.Node]]()
         for norm in calls(program, aten._native_batch_norm_legit_no_training.default):
             layer = cast(fx.Node, norm.args[0])
             if reason := refusal(program, norm, layer):
                 notes.append(Note(norm.name, reason, done=False))
                 continue
-            fold(program, norm, layer)
+            key = (*(a and cast(fx.Node, a).target for a in (*layer.args[1:3], *norm.args[1:5])), norm.args[6])
+            folded[key] = fold(program, norm, layer, folded.get(key))  # layers may share weight and normalisation
             notes.append(Note(norm.name, f"folded into {program.layers[layer.name].weight}"))
         program.tidy()
         return notes
@@ -55,7 +56,20 @@ def refusal(program: Program, norm: fx.Node, layer: fx.Node) -> str | None:
     return None
 
 
-def fold(program: Program, norm: fx.Node, layer: fx.Node) -> None:
+def fold(
+    program: Program, norm: fx.Node, layer: fx.Node, constants: tuple[fx.Node, fx.Node] | None = None
+) -> tuple[fx.Node, fx.Node]:
+    """Put weight and bias with the normalisation in them into the layer: those given, or new ones."""
+    weight, bias = constants or folded_constants(program, norm, layer)
+    layer.args = (layer.args[0], weight, bias, *layer.args[3:])
+    for user in list(norm.users):
+        user.replace_all_uses_with(layer)
+        program.graph.erase_node(user)
+    program.graph.erase_node(norm)
+    return weight, bias
+
+
+def folded_constants(program: Program, norm: fx.Node, layer: fx.Node) -> tuple[fx.Node, fx.Node]:
     def value(node: object, default: float) -> torch.Tensor:
         return program.constant(node).double() if isinstance(node, fx.Node) else torch.tensor(default).double()
 
@@ -66,10 +80,7 @@ def fold(program: Program, norm: fx.Node, layer: fx.Node) -> None:
     scaled = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
     shifted = (bias - mean) * scale + beta
     name = program.layers[layer.name].weight
-    layer.update_arg(1, program.add_constant(f"{name}_folded", scaled.to(weight.dtype)))
-    new_bias = program.add_constant(f"{name}_bias_folded", shifted.to(weight.dtype))
-    layer.args = (*layer.args[:2], new_bias, *layer.args[3:])
-    for user in list(norm.users):
-        user.replace_all_uses_with(layer)
-        program.graph.erase_node(user)
-    program.graph.erase_node(norm)
+    return (
+        program.add_constant(f"{name}_folded", scaled.to(weight.dtype)),
+        program.add_constant(f"{name}_bias_folded", shifted.to(weight.dtype)),
+    )

@@ -47,6 +47,9 @@ class FoldMasks:
                 folded[constant] = mask, name  # other layers may share it
                 what = "computed at compile time" if mask == "none" else f"{mask} folded into {name}"
                 notes.append(Note(layer.name, what))
+            elif mask == "plain zeros" and weight not in folded:
+                folded[weight] = mask, name
+                notes.append(Note(layer.name, "the weight has plain zeros, and no mask to fold"))
             program.layers[layer.name] = Layer(name, len(value), value[0].numel() if len(value) else 0, mask=mask)
         program.tidy()
         return notes

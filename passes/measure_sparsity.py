@@ -30,7 +30,6 @@ class MeasureSparsity:
             count = int(torch.count_nonzero(weight))
             layer = replace(program.layers[node.name], nonzeros=count, stored_bytes=weight.nbytes)
             program.layers[node.name] = layer
-            notes.append(
-                Note(node.name, f"{layer.weight}: {count} of {layer.elems} values, {layer.sparsity:.1%} zeros")
-            )
+            zeros = f"{layer.sparsity:.1%} zeros, {count} of {layer.elems} weights are not zero"
+            notes.append(Note(node.name, f"{layer.weight}: {zeros}"))
         return notes

@@ -44,13 +44,30 @@ class PackWeights:
         return notes
 
 
+def packable(format_name: str) -> SparseFormat:
+    """The format of that name, if compiled models can unpack it.
+
+    Raises: CompileError SCC030 that says what it lacks.
+    """
+    form = parse_format(format_name)
+    if isinstance(form, SparseFormat) and form.unpack_op_name in UNPACK:
+        return form
+    if isinstance(form, SparseFormat):
+        lacks = f"no torch operation for its '{form.unpack_op_name}' (sparsecc.ops.UNPACK)"
+    else:
+        lacks = "no function that unpacks it in ONNX (unpack_function)"
+    raise CompileError.of(
+        "SCC030",
+        f"weights cannot be stored as '{format_name}': there is {lacks}",
+        help="choose csr or bsr<rows>x<columns>, for instance choose-formats{formats=('csr', 'bsr4x1')}",
+    )
+
+
 def pack(
     program: Program, node: fx.Node, format_name: str, name: str, arrays: list[fx.Node] | None = None
 ) -> list[fx.Node]:
     """Replace a layer's weight by the arrays it is packed in: those given, or new ones called ``name_...``."""
-    form = parse_format(format_name)
-    if not isinstance(form, SparseFormat):
-        raise CompileError.of("SCC030", f"weights cannot be stored as '{format_name}': nothing unpacks it")
+    form = packable(format_name)
     weight = program.constant(cast(fx.Node, node.args[1]))
     matrix = weight.reshape(len(weight), -1)
     if arrays is None:

@@ -137,7 +137,7 @@ def _nonzeros(program: Program, node: fx.Node) -> int:
 
 def _is_sparse_layer(program: Program, node: fx.Node) -> bool:
     layer = program.layers.get(node.name)
-    return layer is not None and layer.kernel not in ("onnxruntime", "dense")
+    return layer is not None and layer.is_sparse
 
 
 # ---- outlining ----------------------------------------------------------------------------------------------------

@@ -34,22 +34,25 @@ class PruneWeights:
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise CompileError.of(
-                "SCC086",
+                "SCC041",
                 f"a sparsity of {self.sparsity} was asked for",
                 help="give the share of zeros, from 0 up to below 1: --sparsity 0.9",
             )
 
     def run(self, program: Program) -> Sequence[Note]:
-        notes = list[Note]()
+        notes, done = list[Note](), dict[fx.Node, fx.Node]()
         for node in calls(program, *LAYERS):
             if not program.is_constant(node.args[1]):
                 notes.append(Note(node.name, "the weight depends on the input", done=False))
                 continue
-            weight = program.constant(cast(fx.Node, node.args[1]))
+            before = cast(fx.Node, node.args[1])
+            weight = program.constant(before)
             fact = program.layers[node.name]
             name = fact.weight
             program.layers[node.name] = replace(fact, mask="pruned by magnitude")
-            node.update_arg(1, program.add_constant(f"{name}_pruned", pruned(weight, self.sparsity)))
+            if before not in done:  # layers may share a weight
+                done[before] = program.add_constant(f"{name}_pruned", pruned(weight, self.sparsity))
+            node.update_arg(1, done[before])
             notes.append(
                 Note(node.name, f"{name}: {round(self.sparsity * weight.numel())} of {weight.numel()} set to zero")
             )

@@ -66,7 +66,7 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
     """
     backend = BACKENDS.load(target)
     prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
-    passes = pipelines.parse(pipeline or backend.pipeline(tune=tune))
+    passes = pipelines.parse(backend.pipeline(tune=tune) if pipeline is None else pipeline)
     with reporting(progress), cache_at(tuning_cache):
         step("capturing", 0, 1)
         source, loaded = _source(model, factory, allow_pickle)
@@ -126,7 +126,8 @@ def _source(model: Model, factory: str | None, allow_pickle: bool) -> tuple[Sour
     from sparsecc.loading import load_model
 
     loaded = load_model(model, factory=factory, allow_pickle=allow_pickle)
-    return Source("file", hashlib.sha256(Path(model).read_bytes()).hexdigest()), loaded
+    path = Path(model)
+    return Source("file", hashlib.sha256(path.read_bytes()).hexdigest(), path.name), loaded
 
 
 def _values(program: Program, end: str) -> list[Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from sparsecc.diagnostics import CompileError
 from sparsecc.manifest import Value
 from sparsecc.reference import Array
 
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path, inputs: Sequence[Value] = ()) -> dict[str, Array]:
@@ -28,7 +29,9 @@ def read_arrays(path: Path, inputs: Sequence[Value] = ()) -> dict[str, Array]:
         one = isinstance(loaded, np.ndarray)
         arrays = {"arr_0": cast(Array, loaded)} if one else dict(cast("Mapping[str, Array]", loaded))
     except _UNREADABLE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else f"it holds no arrays ({error})"
+        # numpy's own words advise to load pickles
+        why = error.strerror if isinstance(error, OSError) else None
+        why = why or "it is damaged, or holds something else than arrays of numbers"
         raise CompileError.of(
             "SCC076", f"{path} cannot be read: {why}", help="write it with numpy: np.savez('x.npz', name=array)"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
@@ -10,6 +11,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +19,7 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from sparsecc import reference
 from sparsecc.diagnostics import CompileError, Diagnostic, Where
 from sparsecc.program import Program, where
 
@@ -34,7 +37,7 @@ def capture(
     ``dynamic`` names axes that may change from run to run, e.g. {"batch": 0, "sequence": 1}: the axis of that number
     of every input that has it. An ExportedProgram brings its own.
     Raises: CompileError (SCC011 export fails, with the user's line; SCC012 no example inputs; SCC013 exported in
-    training mode; SCC014 inputs or outputs that are not arrays; SCC019 NaN or infinite weights).
+    training mode; SCC014 inputs or outputs that are not arrays; SCC019 NaN or infinite weights; SCC026 random outputs).
     """
     if isinstance(model, ExportedProgram):
         exported = model
@@ -46,14 +49,17 @@ def capture(
             )
         if example_inputs is None and exported.example_inputs is None:
             raise CompileError.of(
-                "SCC012", "the exported program carries no example inputs", help="pass example_inputs to compile"
+                "SCC012",
+                "the exported program carries no example inputs",
+                help="give them: --inputs x.npz, or sparsecc.compile(program, example_inputs)",
             )
     else:
         if example_inputs is None:
             raise CompileError.of(
                 "SCC012",
                 "a module needs example inputs to be traced",
-                help="sparsecc.compile(module, example_inputs), or sparsecc.save(module, example_inputs, 'model.pt')",
+                help="give them: --inputs x.npz, or sparsecc.compile(module, example_inputs); "
+                "sparsecc.save(module, example_inputs, 'model.pt') keeps both in one file",
             )
         exported = export(model, example_inputs, dynamic=dynamic)
     with quiet():
@@ -64,6 +70,7 @@ def capture(
         args, kwargs = _arguments(cast(Inputs, example_inputs))
     program = _flatten(functional, args, kwargs, dynamic or {})
     _check_weights(program)
+    _check_repeatable(program)
     return program
 
 
@@ -76,7 +83,8 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
         return {a: Dim.DYNAMIC for a in axes if a < x.dim()} if isinstance(x, torch.Tensor) else None
 
     def wider(x: object) -> object:
-        return widen(x, axes) if isinstance(x, torch.Tensor) else x
+        # torch.export marks the tensors it traces as dynamic, and would for the next model: not the user's own
+        return widen(x, axes).detach() if isinstance(x, torch.Tensor) else x
 
     wide = pytree.tree_map(wider, (args, kwargs))
     parameters = inspect.signature(module.forward)
@@ -95,7 +103,7 @@ def export(module: nn.Module, example_inputs: Inputs, *, dynamic: Mapping[str, i
         with quiet():
             exported = torch.export.export(module, *wide, dynamic_shapes=shapes)
     except Exception as error:
-        raise _export_error(error) from error
+        raise _export_error(error, module) from error
     finally:
         for m in was_training:
             m.training = True
@@ -123,22 +131,42 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
 
 
-def _export_error(error: Exception) -> CompileError:
-    """Say where in the user's code tracing stopped: the innermost frame that is neither torch's nor ours."""
+_FIXED_AXIS = re.compile(r"L\['(\w+)'\](\[[^\]]+\])*\.size\(\)\[(\d+)\] .* to be a constant \((\d+)\)")
+
+
+def user_line(error: BaseException) -> Where | None:
+    """The innermost frame of an exception that is neither torch's nor ours: the user's."""
+    libraries = (str(Path(file).parent) for file in (torch.__file__, importlib.__file__, __file__))
+    foreign = (*libraries, "<")  # "<string>": code that torch generates
     frames = traceback.extract_tb(error.__traceback__)
-    foreign = ("/torch/", "/sparsecc/", "<")  # "<string>": code that torch generates
-    own = [f for f in frames if not any(part in f.filename for part in foreign)]
-    place = Where("capture", f"{own[-1].filename}:{own[-1].lineno}") if own else None
+    own = [f for f in frames if not f.filename.startswith(foreign)]
+    return Where(None, f"{own[-1].filename}:{own[-1].lineno}") if own else None
+
+
+def _innermost_module(error: BaseException, module: nn.Module) -> str:
+    """The submodule in whose forward an exception was raised, as " in '0.conv' (Conv2d)"."""
+    modules = cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
+    names = {m: name for name, m in modules if name}
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    within = [owner for owner in owners if isinstance(owner, nn.Module) and owner in names]
+    return f" in '{names[within[-1]]}' ({type(within[-1]).__name__})" if within else ""
+
+
+def _export_error(error: Exception, module: nn.Module) -> CompileError:
+    """Say where in the user's code tracing stopped, and in which of the user's modules."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if lines[0].startswith("Constraints violated"):  # the next line tells which, and then advises torch's own callers
-        what = "the model fixes the size of an axis that should be dynamic: " + lines[1].partition(". ")[0]
+        found = _FIXED_AXIS.search(lines[1])
+        which = "axis {2} of input '{0}{1}' has always size {3}".format(*found.groups("")) if found else lines[1]
         return CompileError.of(
-            "SCC011", what, help="leave that axis out of the dynamic ones, or free the model of its size"
+            "SCC011",
+            f"{type(module).__name__} fixes the size of an axis that should be dynamic: {which}",
+            help="leave that axis out of the dynamic ones, or free the model of its size",
         )
     return CompileError.of(
         "SCC011",
-        f"torch.export cannot trace this model: {lines[0]}",
-        where=place,
+        f"torch.export cannot trace {type(module).__name__}{_innermost_module(error, module)}: {lines[0]}",
+        where=user_line(error),
         help="make the forward pass free of data-dependent Python (torch.where, torch.cond), and the example inputs "
         "valid; torch.export.export(model, inputs) alone shows the whole story",
     )
@@ -252,6 +280,22 @@ def _check_weights(program: Program) -> None:
                 for n in bad
             ]
         )
+
+
+def _check_repeatable(program: Program) -> None:
+    """Run it twice: what is random cannot be compared with the compiled model."""
+    first, second = reference.run(program), reference.run(program)
+    if reference.largest_error(second, first) <= reference.tolerance(first):
+        return
+    random = (n for n in program.graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()))
+    source = next(random, None)
+    raise CompileError.of(
+        "SCC026",
+        "the model gives different outputs for equal inputs"
+        + (f": {source.target} draws random numbers" if source is not None else ""),
+        where=where(source) if source is not None else None,
+        help="pass what is random as an input, or draw it once in __init__ and keep it with register_buffer",
+    )
 
 
 QUIETED = ("torch.export", "torch._export", "torch.onnx", "torch.fx", "torch._subclasses.fake_tensor")

@@ -248,15 +248,19 @@ def formats(as_json: Json = False) -> None:
 @app.command()
 def explain(
     code: Annotated[str | None, typer.Argument(help="A code such as SCC012; without one, all are listed.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Explain the code of an error."""
     from sparsecc import codes
 
-    if code:
+    entries = {code.upper(): codes.lookup(code)} if code else codes.CODES
+    if as_json:
+        facts = [{"code": name, **asdict(entry)} for name, entry in entries.items()]
+        print(json.dumps(facts[0] if code else facts, indent=1))
+    elif code:
         print(codes.explain(code))
-        return
-    for name, entry in codes.CODES.items():
-        print(f"{name}  {entry.title}")
+    else:
+        print("\n".join(f"{name}  {entry.title}" for name, entry in entries.items()))
 
 
 # ---- options and output ----------------------------------------------------------------------------------------------

@@ -64,14 +64,15 @@ CODES: dict[str, Code] = {
     "SCC011": Code(
         "model cannot be traced",
         "torch.export turns the forward pass into a graph. Python that depends on the values in a tensor "
-        "(`if x.sum() > 0`, `x.item()`), code outside torch, and inputs that the model refuses all stop it.",
+        "(`if x.sum() > 0`, `x.item()`), code outside torch, and inputs that the model refuses all stop it; so does an "
+        "axis that should be dynamic where the model has a number.",
         "Look at the line the error names. Use torch.where or torch.cond instead of a Python branch, and make sure "
         "that `model(*example_inputs)` runs.",
     ),
     "SCC012": Code(
         "example inputs",
-        "A module is traced on example inputs, and its axes are fixed or free from then on. Either the inputs are "
-        "missing, or dynamic axes were asked of a program that is already exported.",
+        "A module is traced on example inputs, and its axes are fixed or free from then on. The inputs are missing or "
+        "do not fit its parameters, or dynamic axes were asked of a program that is already exported.",
         "Pass --inputs x.npz, or write model, inputs and axes into one file with "
         "sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0}).",
     ),
@@ -146,11 +147,18 @@ CODES: dict[str, Code] = {
         "on the CPU: bfloat16 matrix products, for instance.",
         "Convert the model to float32 (model.float()), or replace the operator that the message names.",
     ),
+    "SCC026": Code(
+        "random outputs",
+        "Called twice on the example inputs, the model gave different outputs. It draws random numbers in evaluation "
+        "mode too, so nothing could tell a compiled model that is right from one that is wrong.",
+        "Pass what is random as an input, or draw it once in __init__ and keep it with register_buffer.",
+    ),
     # 030: formats
     "SCC030": Code(
-        "unknown format",
-        "No storage format has this name, neither built in nor offered by an installed package.",
-        "`sparsecc formats` lists them. BSR takes any block shape: bsr4x1, bsr16x1.",
+        "unusable format",
+        "No storage format has this name, neither built in nor offered by an installed package; or a package offers "
+        "it for matrices, and compiled models cannot unpack it.",
+        "`sparsecc formats` lists them; compiled models take csr and BSR of any block shape: bsr4x1, bsr16x1.",
     ),
     # 040-042: data and pruning
     "SCC040": Code(
@@ -160,7 +168,8 @@ CODES: dict[str, Code] = {
     ),
     "SCC041": Code(
         "impossible sparsity",
-        "A sparsity is the share of weights that become zero, from 0 to 1; a block needs at least one row and column.",
+        "A sparsity is the share of each layer's weights that become zero, from 0 to 1; --sparsity takes less than 1, "
+        "for at 1 nothing of the model is left. A block needs at least one row and column.",
         "Give a share such as 0.9.",
     ),
     "SCC042": Code(
@@ -218,8 +227,9 @@ CODES: dict[str, Code] = {
         "onnxruntime runs it.",
     ),
     "SCC063": Code(
-        "output path taken",
-        "Something that is not an artifact stands where the artifact was to be written. Only artifacts are replaced.",
+        "artifact cannot be written there",
+        "Something that is not an artifact stands where it was to be written, and only artifacts are replaced; or the "
+        "directory it goes into is missing, full or not yours to write to.",
         "Choose another path with -o, or remove what is there.",
     ),
     "SCC064": Code(
@@ -272,7 +282,11 @@ CODES: dict[str, Code] = {
         "Compile the model again with the versions installed here; `sparsecc inspect` shows those it was made with.",
     ),
     # 080-089: options, plugins, pipelines
-    "SCC080": Code("unknown pass", "No pass has this name.", "`sparsecc passes` lists them."),
+    "SCC080": Code(
+        "unknown pass",
+        "No pass has this name, or --pipeline is no list of passes.",
+        "`sparsecc passes` lists them, and the pipeline of every target.",
+    ),
     "SCC081": Code(
         "broken plugin",
         "An installed package offers a part to sparsecc that cannot be imported, is of the wrong kind, or has a name "
@@ -297,11 +311,6 @@ CODES: dict[str, Code] = {
         "Use choose-formats{costs=measured} or choose-formats{costs=predicted}.",
     ),
     "SCC085": Code("unknown target", "No backend offers this target.", "`sparsecc targets` lists them."),
-    "SCC086": Code(
-        "impossible sparsity asked for",
-        "--sparsity is the share of each layer's weights that become zero; at 1 nothing of the model is left.",
-        "Give a share from 0 to below 1, such as 0.9.",
-    ),
     "SCC087": Code(
         "unusable option",
         "An option of the command line has a form that means nothing.",
@@ -439,5 +448,5 @@ def lookup(code: str) -> Code:
 def explain(code: str, width: int = 100) -> str:
     """The entry of a code as text for a terminal, wrapped at ``width`` columns."""
     entry = lookup(code)
-    why, fix = (textwrap.fill(text, width, break_long_words=False) for text in (entry.why, entry.fix))
-    return f"{code.upper()}: {entry.title}\n\n{why}\n\nWhat to do: {fix}"
+    paragraphs = (f"{code.upper()}: {entry.title}", entry.why, f"What to do: {entry.fix}")
+    return "\n\n".join(textwrap.fill(text, width, break_long_words=False) for text in paragraphs)

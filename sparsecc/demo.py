@@ -29,9 +29,13 @@ The artifact is {path}. Next:
 Without sparsecc, wherever onnxruntime is:
 
   import onnxruntime as ort
+"""
+WITH_KERNELS = """\
   options = ort.SessionOptions()
   options.register_custom_ops_library("{path}/kernels.so")
   session = ort.InferenceSession("{path}/model.onnx", options)"""
+WITHOUT_KERNELS = """\
+  session = ort.InferenceSession("{path}/model.onnx")"""
 
 
 def run(path: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -80,5 +84,5 @@ def outcome(facts: dict[str, Any]) -> RenderableType:
     return Group(
         table(f"{facts['model']}, in onnxruntime", FACTS, rows),
         Text(f"Compiled, run and measured in {duration(facts['seconds'])}.\n"),
-        Text(NEXT.format(path=path)),
+        Text((NEXT + (WITH_KERNELS if facts["regions"] else WITHOUT_KERNELS)).format(path=path)),
     )

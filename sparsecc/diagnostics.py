@@ -15,13 +15,14 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Where:
-    """A graph node and the user line that created it (``None`` when capture lost it)."""
+    """A graph node (``None`` before there is a graph) and the user's line (``None`` when capture lost it)."""
 
-    node: str
+    node: str | None
     source: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.source or '<unknown line>'}, node %{self.node}"
+        source = self.source or "<unknown line>"
+        return source if self.node is None else f"{source}, node %{self.node}"
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,14 @@ class CompileError(Exception):
 
 
 class PassBug(Exception):
-    """A pass broke an invariant it promised to keep. Never the user's fault."""
+    """A pass, or what a target made of its work, broke a promise. Never the user's fault.
 
-    def __init__(self, culprit: str, diagnostics: Sequence[Diagnostic]) -> None:
+    ``what`` replaces the sentence on a pass where the culprit is none.
+    """
+
+    def __init__(self, culprit: str, diagnostics: Sequence[Diagnostic], what: str | None = None) -> None:
         self.culprit = culprit
         self.diagnostics = tuple(diagnostics)
         findings = "\n".join(map(str, self.diagnostics))
-        super().__init__(f"pass '{culprit}' left the program invalid\n{findings}")
+        what = what or f"pass '{culprit}' left the program invalid"
+        super().__init__(f"{what}\n{findings}")

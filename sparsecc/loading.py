@@ -131,6 +131,13 @@ def _unpickle(data: bytes, pickled: bytes, name: str, *, trusted: bool) -> Any:
     except (AttributeError, ImportError) as error:
         if not trusted:
             raise damaged(name, "is truncated or damaged") from error
+        if "__main__'" in str(error):  # of `python -m sparsecc`, the module's name is longer
+            raise CompileError.of(
+                "SCC023",
+                f"{name} needs a class of the script that saved it (__main__), which no other program can import",
+                help=f"let that script write the module with {EXPORT}; or let it save the state dict, move the class "
+                "into a file of its own and name what builds it: --model module:factory",
+            ) from error
         raise CompileError.of(
             "SCC023",
             f"{name} needs code that cannot be imported here: {error}",

@@ -12,7 +12,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from sparsecc.diagnostics import CompileError
 from sparsecc.pass_manager import Record
-from sparsecc.program import Layer
+from sparsecc.program import Candidate, Layer
 
 SCHEMA = 1
 """Rises when a manifest written by this sparsecc could be misread by an older one."""
@@ -32,10 +32,14 @@ class Versions:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the model came from ("file", "module", "exported program", ...); the digest is a file's."""
+    """Where the model came from ("file", "module", "exported program", ...); digest and name are a file's.
+
+    The name has no folders: an artifact tells nobody how its author's disk is laid out.
+    """
 
     kind: str
     sha256: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,10 @@ class Manifest:
     pruned: Pruned | None = None
     files: Mapping[str, FileRecord] = dataclasses.field(default_factory=dict[str, FileRecord])
     schema: int = SCHEMA
+
+
+ADDED_LATER = {(Source, "name"), (Candidate, "estimated_us")}
+"""Fields that the first manifests of this schema lack: they have their defaults there."""
 
 
 def to_json(manifest: Manifest) -> str:
@@ -206,11 +214,11 @@ def _read(kind: object, value: object, at: str) -> Any:
 def _read_record(kind: type[object], value: dict[str, object], at: str) -> object:
     hints = get_type_hints(kind)
     prefix = f"{at}." if at else ""
-    if missing := [name for name in hints if name not in value]:
+    if missing := [name for name in hints if name not in value and (kind, name) not in ADDED_LATER]:
         raise _Mistake(f"lacks {prefix}{missing[0]}")
     if unknown := [name for name in value if name not in hints]:
         raise _Mistake(f"has an unknown field {unknown[0]!a}" + (f" in {at}" if at else ""))
-    return kind(**{name: _read(hint, value[name], prefix + name) for name, hint in hints.items()})
+    return kind(**{name: _read(hint, value[name], prefix + name) for name, hint in hints.items() if name in value})
 
 
 def _json_type(kind: object) -> type[object]:

@@ -42,11 +42,11 @@ CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,partition-regions"
 def parse(text: str) -> Pipeline:
     """Build the passes that ``text`` names.
 
-    Raises: CompileError SCC080 for an unknown pass, SCC082 for an unknown or mistyped option, SCC083 for an illegal
-    order.
+    Raises: CompileError SCC080 for no pass or an unknown one, SCC082 for an unknown or mistyped option, SCC083 for an
+    illegal order.
     """
     items = re.findall(r"[^,{}]+(?:\{[^{}]*\}\s*)?", text)
-    if ",".join(items) != text:
+    if not items or ",".join(items) != text:
         raise CompileError.of(
             "SCC080", f"'{text}' is not a list of passes", help=f"for instance: {TIDY},prune-weights{{sparsity=0.9}}"
         )

@@ -18,16 +18,27 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsecc.diagnostics import Where
 
+DENSE_KERNELS = ("dense", "onnxruntime")
+"""The kernels of a layer that read every weight: inside a region, and as onnxruntime's own operator."""
+
 
 Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a layer: microseconds per call, measured on this machine or predicted by the cost model."""
+    """One way to run a layer: microseconds per call, measured on this machine or predicted by the cost model.
+
+    ``estimated_us`` is what comes on top that nobody measured: leaving a region for onnxruntime's operator.
+    """
 
     kernel: str
     microseconds: float
+    estimated_us: float = 0.0
+
+    @property
+    def total_us(self) -> float:
+        return self.microseconds + self.estimated_us
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,11 @@ class Layer:
     stored_bytes: int = 0
     candidates: tuple[Candidate, ...] = ()
     reason: str = ""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a sparse kernel computes the layer; one that is only stored sparsely is computed densely."""
+        return self.kernel not in DENSE_KERNELS
 
     @property
     def elems(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import math
@@ -14,6 +15,7 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import nn
 
+from sparsecc.capture import user_line
 from sparsecc.diagnostics import CompileError
 
 StateDict = Mapping[str, torch.Tensor]
@@ -70,18 +72,27 @@ def build(factory: str) -> nn.Module:
     path, _, attribute = factory.partition(":")
     form = "--model takes package.module:factory, a function or class without required arguments"
     if not path or not attribute:
-        raise CompileError.of("SCC022", f"'{factory}' names no factory", help=form)
-    with current_directory_importable():
+        raise CompileError.of("SCC022", f"--model '{factory}' is not of the form package.module:factory", help=form)
+
+    def failure(what: str, error: Exception) -> CompileError:
+        return CompileError.of("SCC022", f"{what}: {type(error).__name__}: {error}", where=user_line(error), help=form)
+
+    with current_directory_importable():  # the user's code may raise anything
         try:
             make: Any = importlib.import_module(path)
-            for part in attribute.split("."):
-                make = getattr(make, part)
+        except Exception as error:
+            raise failure(f"--model {factory}: the module '{path}' cannot be imported", error) from error
+        try:
+            make = functools.reduce(getattr, attribute.split("."), make)
+        except AttributeError as error:
+            raise CompileError.of("SCC022", f"--model {factory}: {error}", help=form) from error
+        try:
             module: object = make()
-        except Exception as error:  # the user's code may raise anything
-            raise CompileError.of("SCC022", f"{factory} fails: {type(error).__name__}: {error}", help=form) from error
+        except Exception as error:
+            raise failure(f"--model {factory} fails when it is called", error) from error
     if not isinstance(module, nn.Module):
         raise CompileError.of(
-            "SCC022", f"{factory} returns a {type(module).__name__}, not a torch.nn.Module", help=form
+            "SCC022", f"--model {factory} returns a {type(module).__name__}, not a torch.nn.Module", help=form
         )
     return module
 

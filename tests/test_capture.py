@@ -163,6 +163,12 @@ def test_an_exported_program_brings_its_inputs_and_its_dims() -> None:
     assert torch.equal(capture(exported, [X + 1]).example_inputs[0], X + 1)
 
 
+def test_a_dynamic_axis_is_forgotten_with_its_model() -> None:
+    x = seeded(2, 64)
+    capture(linear(), [x], dynamic={"batch": 0})
+    assert capture(linear(), [x]).dims == {}
+
+
 def test_training_mode_is_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(64, 4), nn.Dropout(), nn.BatchNorm1d(4))
     model[1].eval()
@@ -182,7 +188,8 @@ def refusal(model: Any, *arguments: Any, **options: Any) -> str:
 def test_no_example_inputs() -> None:
     assert refusal(linear()) == (
         "error[SCC012]: a module needs example inputs to be traced\n"
-        "  help: sparsecc.compile(module, example_inputs), or sparsecc.save(module, example_inputs, 'model.pt')"
+        "  help: give them: --inputs x.npz, or sparsecc.compile(module, example_inputs); "
+        "sparsecc.save(module, example_inputs, 'model.pt') keeps both in one file"
     )
 
 
@@ -197,9 +204,9 @@ def test_data_dependent_python_is_refused_at_its_line() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.a(x) if x.sum() > 0 else x
 
-    message = refusal(Model(forward, a=linear()), [X])
-    assert message.startswith("error[SCC011]: torch.export cannot trace this model: ")
-    assert f"  --> {__file__}:{forward.__code__.co_firstlineno + 1}, node %capture\n" in message
+    message = refusal(nn.Sequential(Model(forward, a=linear())), [X])
+    assert message.startswith("error[SCC011]: torch.export cannot trace Sequential in '0' (Model): Could not guard on ")
+    assert f"\n  --> {__file__}:{forward.__code__.co_firstlineno + 1}\n  help: make the forward pass " in message
 
 
 @pytest.mark.parametrize(
@@ -218,8 +225,8 @@ def test_programs_exported_in_training_mode(model: nn.Module, sign: str) -> None
 
 def test_an_axis_that_the_model_fixes_cannot_be_dynamic() -> None:
     assert refusal(Model(lambda _, x: x.reshape(2, 64) + 1), [X], dynamic={"batch": 0}) == (
-        "error[SCC011]: the model fixes the size of an axis that should be dynamic: "
-        "You marked L['inputs'][0].size()[0] as dynamic but your code specialized it to be a constant (2)\n"
+        "error[SCC011]: Model fixes the size of an axis that should be dynamic: "
+        "axis 0 of input 'inputs[0]' has always size 2\n"
         "  help: leave that axis out of the dynamic ones, or free the model of its size"
     )
 
@@ -231,7 +238,24 @@ def test_inputs_that_the_model_refuses(dynamic: Mapping[str, int] | None) -> Non
         assert refused.startswith("error[SCC012]: the example inputs do not fit forward(")
         assert refused.endswith("\n  help: give one array per parameter, in their order or under their names")
     refused = refusal(linear(), [seeded(2, 3)], dynamic=dynamic)
-    assert refused.startswith("error[SCC011]: torch.export cannot trace this model: ")
+    assert refused.startswith("error[SCC011]: torch.export cannot trace Linear: a and b must have same reduction dim")
+    refused = refusal(nn.Sequential(linear(), nn.ReLU(), nn.Linear(65, 4)), [X], dynamic=dynamic)
+    assert refused.startswith("error[SCC011]: torch.export cannot trace Sequential in '2' (Linear): a and b must have")
+
+
+def test_a_model_that_draws_random_numbers_is_refused_at_its_line() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.a(x) + torch.rand(2, 64)
+
+    assert refusal(Model(forward, a=linear()), [X]) == (
+        "error[SCC026]: the model gives different outputs for equal inputs: aten.rand.default draws random numbers\n"
+        f"  --> {__file__}:{forward.__code__.co_firstlineno + 1}, node %rand\n"
+        "  help: pass what is random as an input, or draw it once in __init__ and keep it with register_buffer"
+    )
+
+
+def test_random_numbers_that_change_nothing_are_no_fault() -> None:
+    assert capture(Model(lambda _, x: x + 0 * torch.rand(2, 64)), [X]).output_names == ("output",)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

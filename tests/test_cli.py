@@ -22,9 +22,11 @@ import sparsecc
 from sparsecc import artifact as artifacts
 from sparsecc.backends.onnxruntime.session import Verdict
 from sparsecc.cli import main, parse_axes
+from sparsecc.demo import outcome
 from sparsecc.diagnostics import CompileError, PassBug
 from sparsecc.manifest import Pruned
-from sparsecc.report import verify_table
+from sparsecc.report import summary_facts, verify_table
+from sparsecc.report.text import duration
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,21 @@ def test_lists(cli: Cli) -> None:
 def test_explain(cli: Cli) -> None:
     assert cli("explain", "SCC013").out.startswith("SCC013: model in training mode\n\n")
     assert "SCC013  model in training mode\n" in cli("explain").out
+    listed = cli("explain", "--json").json
+    assert all(fact.keys() == {"code", "title", "why", "fix"} for fact in listed)
+    assert cli("explain", "scc013", "--json").json in listed
+    assert max(map(len, cli("explain").out.splitlines())) <= 100
     assert cli("explain", "SCC999") == Result(
         2, "", "error[SCC088]: there is no code 'SCC999'\n  help: `sparsecc explain` lists them all\n"
     )
+
+
+@pytest.mark.parametrize("arguments", [["compile"], ["compil"], ["inspect", "--jsn"], ["bench", "m", "--runs", "0"]])
+def test_a_command_that_cannot_be_understood(cli: Cli, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert "Usage: " in result.err
+    assert "Traceback" not in result.err
 
 
 # ---- compile ---------------------------------------------------------------------------------------------------------
@@ -247,10 +261,20 @@ def test_run_refuses(cli: Cli, artifact: Path, x: Path, tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.npz"
     garbage.write_bytes(b"PK\x03\x04 and no more")
     np.savez(tmp_path / "pickle.npz", input_1=np.array([{}], dtype=object))
-    for file in (garbage, tmp_path / "pickle.npz", tmp_path / "missing.npz"):
-        result = cli("run", artifact, "--inputs", file)
-        assert (result.status, result.out) == (2, "")
-        assert result.err.startswith(f"error[SCC076]: {file} cannot be read: ")
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    np.savez_compressed(tmp_path / "damaged.npz", input_1=np.arange(1000))
+    damaged = bytearray((tmp_path / "damaged.npz").read_bytes())
+    damaged[100:200] = bytes(100)
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    no_arrays = "it is damaged, or holds something else than arrays of numbers"
+    reasons = dict.fromkeys(("garbage.npz", "pickle.npz", "junk.npz", "damaged.npz"), no_arrays)
+    for name, reason in {**reasons, "missing.npz": "No such file or directory"}.items():
+        assert cli("run", artifact, "--inputs", tmp_path / name) == Result(
+            2,
+            "",
+            f"error[SCC076]: {tmp_path / name} cannot be read: {reason}\n"
+            "  help: write it with numpy: np.savez('x.npz', name=array)\n",
+        )
     assert cli("run", artifact, "--inputs", x, "--engine", "portabel") == Result(
         2,
         "",
@@ -304,6 +328,38 @@ def test_inspect(cli: Cli, artifact: Path) -> None:
         assert layer.reason[:40] in text
 
 
+def test_inspect_names_the_file_and_no_folder(cli: Cli, model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.sparsecc"
+    cli("compile", model_file, "-o", out, "--no-tune", "--quiet")
+    assert "file model.pt, SHA-256 " in cli("inspect", out).out
+    assert str(model_file.parent) not in (out / "manifest.json").read_text()
+
+
+def test_inspect_says_why_there_are_no_regions(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    good = sparsecc.Artifact.open(artifact)
+    files = {name: good.file(name).read_bytes() for name in good.manifest.files}
+    path = artifacts.write(tmp_path / "plain.sparsecc", files, replace(good.manifest, regions=())).path
+    text = cli("inspect", path).out
+    assert "no regions: onnxruntime computes every layer by itself; the reasons are below\n" in text
+    assert "memory" not in text  # a column of the table of regions
+
+
+def test_inspect_tells_what_is_estimated(cli: Cli, artifact: Path) -> None:
+    (layer, *_) = sparsecc.Artifact.open(artifact).manifest.layers.values()
+    (plain,) = (c for c in layer.candidates if c.kernel == "onnxruntime")
+    assert f"onnxruntime {duration(plain.microseconds * 1e-6)} + 3 µs estimated" in cli("inspect", artifact).out
+
+
+def test_a_shared_weight_is_counted_once(tmp_path: Path) -> None:
+    layer = nn.Linear(64, 64)
+    layer.weight.data[torch.arange(64 * 64).reshape(64, 64) % 10 > 0] = 0
+    compiled = sparsecc.compile(nn.Sequential(layer, nn.ReLU(), layer), (torch.randn(4, 64),), tune=False)
+    facts = summary_facts(compiled.save(tmp_path / "m.sparsecc"))
+    (stored,) = {layer.stored_bytes for layer in compiled.manifest.layers.values()}
+    assert facts["layers"] == {"sparse": 2, "dense": 0}
+    assert facts["weights_bytes"] == {"dense": 4 * 64 * 64, "stored": stored}
+
+
 def test_inspect_repeats_that_nothing_was_retrained(cli: Cli, artifact: Path, tmp_path: Path) -> None:
     good = sparsecc.Artifact.open(artifact)
     files = {name: good.file(name).read_bytes() for name in good.manifest.files}
@@ -324,12 +380,20 @@ def test_bench(cli: Cli, artifact: Path, x: Path) -> None:
     assert facts["runs"] == 3
     assert facts["shapes"] == {"input_1": [3, 64]}
     assert facts["dense"]["min_ms"] <= facts["dense"]["median_ms"]
-    assert "3 pairs of calls in turn, 1 thread, input_1[4, 64]" in cli("bench", artifact, "--runs", "3").out
+    text = cli("bench", artifact, "--runs", "3").out
+    assert "3 pairs of calls in turn, 1 thread, input_1[4, 64]" in text
+    assert f"{facts['compiled_bytes'] / facts['dense_bytes']:.2f} of dense " in text
 
 
 def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
-    result = cli("demo", "-o", tmp_path / "lenet5.sparsecc", "--json", "--quiet")
+    path = tmp_path / "lenet5.sparsecc"
+    result = cli("demo", "-o", path, "--json", "--quiet")
     assert (result.status, result.err) == (0, "")
     assert result.json["same_class_as_torch"] == result.json["digits"] == 200
     assert result.json["correct"] >= 190
     assert result.json["weights_bytes"]["stored"] <= 0.25 * result.json["weights_bytes"]["dense"]
+    for regions in (0, 1):
+        console = Console(width=400, record=True, file=io.StringIO())
+        console.print(outcome({**result.json, "regions": regions}))
+        assert (f'library("{path}/kernels.so")' in console.export_text(clear=False)) == (regions > 0)
+        assert f'  session = ort.InferenceSession("{path}/model.onnx"' in console.export_text()

@@ -45,6 +45,11 @@ def test_explain_is_text_for_a_terminal() -> None:
     )
 
 
+@pytest.mark.parametrize("code", CODES)
+def test_explanations_fit_a_terminal(code: str) -> None:
+    assert max(map(len, explain(code).splitlines())) <= 100
+
+
 def test_unknown_code() -> None:
     with pytest.raises(CompileError) as caught:
         lookup("SCC999")

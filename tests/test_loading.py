@@ -343,15 +343,31 @@ def make_nothing() -> None:
     pass
 
 
+def make_trouble() -> float:
+    return 1 / len(())
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("make_linear", "'make_linear' names no factory"),
-        (":make", "':make' names no factory"),
-        ("no_such_module:make", "no_such_module:make fails: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("math:make", "math:make fails: AttributeError: module 'math' has no attribute 'make'"),
-        ("math:sqrt", "math:sqrt fails: TypeError: math.sqrt() takes exactly one argument (0 given)"),
-        (f"{__name__}:make_nothing", f"{__name__}:make_nothing returns a NoneType, not a torch.nn.Module"),
+        ("make_linear", "--model 'make_linear' is not of the form package.module:factory"),
+        (":make", "--model ':make' is not of the form package.module:factory"),
+        (
+            "no_such_module:make",
+            "--model no_such_module:make: the module 'no_such_module' cannot be imported: "
+            "ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("math:make", "--model math:make: module 'math' has no attribute 'make'"),
+        (
+            "math:sqrt",
+            "--model math:sqrt fails when it is called: TypeError: math.sqrt() takes exactly one argument (0 given)",
+        ),
+        (f"{__name__}:make_nothing", f"--model {__name__}:make_nothing returns a NoneType, not a torch.nn.Module"),
+        (
+            f"{__name__}:make_trouble",
+            f"--model {__name__}:make_trouble fails when it is called: ZeroDivisionError: division by zero\n"
+            f"  --> {__file__}:{make_trouble.__code__.co_firstlineno + 1}",
+        ),
     ],
 )
 def test_a_factory_that_fails_says_how(put: Put, factory: str, message: str) -> None:
@@ -409,6 +425,32 @@ def test_a_raw_pickle_is_refused_and_not_run(put: Put, trace: Path) -> None:
 def test_the_class_of_a_pickled_module_is_named(put: Put) -> None:
     path = put(saved(Net()))
     assert f"{path} is a pickle of Python objects ({__name__}.Net, torch.nn.modules.linear.Linear, " in refusal(path)
+
+
+def test_a_pickled_class_of_a_script_says_so(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = type("OfAScript", (nn.Linear,), {"__module__": "__main__"})
+    monkeypatch.setattr("__main__.OfAScript", script, raising=False)
+    path = put(saved(script(4, 3)))
+    monkeypatch.undo()
+    assert refusal(path, allow_pickle=True) == (
+        f"error[SCC023]: {path} needs a class of the script that saved it (__main__), which no other program can "
+        "import\n  help: let that script write the module with sparsecc.save(module, example_inputs, 'model.pt'); or "
+        "let it save the state dict, move the class into a file of its own and name what builds it: "
+        "--model module:factory"
+    )
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_nets.py").write_text("\nlayers = 0 + '1'\n")
+    monkeypatch.chdir(tmp_path)
+    message = refusal(put(saved(make_linear().state_dict())), factory="broken_nets:make")
+    assert message.startswith(
+        "error[SCC022]: --model broken_nets:make: the module 'broken_nets' cannot be imported: "
+        "TypeError: unsupported operand type(s) for +: 'int' and 'str'\n"
+        f"  --> {tmp_path / 'broken_nets.py'}:2\n  help: "
+    )
 
 
 def test_a_pickled_class_that_is_not_here_is_named(put: Put) -> None:

@@ -36,6 +36,12 @@ def test_the_text_begins_with_the_schema_and_keeps_the_order_of_the_layers(manif
     assert list(from_json(text, "").layers) == ["z", "a"]
 
 
+def test_a_manifest_that_was_written_before_a_field_came_is_read(manifest: Manifest) -> None:
+    tree = json.loads(to_json(manifest))
+    del tree["source"]["name"], tree["layers"]["linear"]["candidates"][0]["estimated_us"]
+    assert from_json(json.dumps(tree), "") == manifest
+
+
 def test_integers_are_numbers_too(manifest: Manifest) -> None:
     tree = json.loads(to_json(manifest))
     tree["check"]["tolerance"] = 1

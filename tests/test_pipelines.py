@@ -21,7 +21,6 @@ MEASURED = "fold-masks,measure-sparsity"
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "canonicalize",
         pipelines.CPU,
         "fold-masks,prune-weights{sparsity=0.5}",
@@ -60,6 +59,7 @@ LIST = "for instance: canonicalize,fold-masks,fold-constants,fold-batchnorm,prun
             "canonicalize,,fold-masks",
             f"error[SCC080]: 'canonicalize,,fold-masks' is not a list of passes\n  help: {LIST}",
         ),
+        ("", f"error[SCC080]: '' is not a list of passes\n  help: {LIST}"),
         ("fold-masks}", f"error[SCC080]: 'fold-masks}}' is not a list of passes\n  help: {LIST}"),
         (
             "fold-masks,prune-weights{sparsity=0.5",

@@ -20,7 +20,7 @@ def check_inputs(expected: Sequence[Value], inputs: Mapping[str, Array]) -> Iter
     """Everything that is wrong with the inputs, in the words of the manifest."""
     names = [value.name for value in expected]
     takes = f"the model takes {', '.join(map(_signature, expected))}"
-    for name in inputs.keys() - set(names):
+    for name in (name for name in inputs if name not in names):
         yield Diagnostic("SCC070", f"the model has no input '{name}'", help=suggest(name, names))
     sizes = dict[str, tuple[int, str]]()
     for value in expected:
@@ -33,10 +33,7 @@ def check_inputs(expected: Sequence[Value], inputs: Mapping[str, Array]) -> Iter
             yield Diagnostic("SCC072", message, help=f"convert it: array.astype('{value.dtype}')")
         for problem in _shape_problems(value, array.shape, sizes):
             found = f"input '{value.name}' has shape {_shape(array.shape)}, expected {_shape(value.shape)}"
-            free = [size for size in dict.fromkeys(value.shape) if isinstance(size, str)]
-            fixed = "its sizes are fixed; `sparsecc compile --dynamic batch` leaves the first axis free"
-            help_ = f"{' and '.join(free)} may have any size" if free else fixed
-            yield Diagnostic("SCC071", f"{found}: {problem}", help=help_)
+            yield Diagnostic("SCC071", f"{found}: {problem}", help=_axes(value, alone=len(expected) == 1))
 
 
 def _shape_problems(value: Value, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> Iterator[str]:
@@ -53,6 +50,18 @@ def _shape_problems(value: Value, shape: tuple[int, ...], sizes: dict[str, tuple
         elif sizes.setdefault(wanted, (size, value.name))[0] != size:
             other, where = sizes[wanted]
             yield f"axis {axis} ({wanted}) is {size}, but {other} in '{where}'"
+
+
+def _axes(value: Value, *, alone: bool) -> str:
+    """Which axes of an input are fixed, and which are free."""
+    fixed = [(axis, size) for axis, size in enumerate(value.shape) if isinstance(size, int)]
+    free = [size for size in dict.fromkeys(value.shape) if isinstance(size, str)]
+    if not free:
+        return "all its axes are fixed; `sparsecc compile --dynamic batch` leaves the first one free"
+    sizes = f"{' and '.join(free)} may have any size from 1{'' if alone else ', the same in all inputs'}"
+    if not fixed:
+        return sizes
+    return f"{', '.join(f'axis {axis} is fixed at {size}' for axis, size in fixed)}; {sizes}"
 
 
 def _shape(shape: Sequence[int | str]) -> str:

@@ -119,7 +119,7 @@ def _check(
         errors[engine] = reference.largest_error(outputs, golden)
         if not errors[engine] <= tolerance:
             what = f"the {engine} form differs from the original by {errors[engine]:.2g} of its magnitude"
-            raise PassBug("cpu target", [Diagnostic("SCC009", what)])
+            raise PassBug("cpu", [Diagnostic("SCC009", what)], "the compiled model differs from the original")
     return manifest.Check(tolerance, errors.get("kernels"), errors["portable"], errors["reference"])
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
-
 from torch import fx
 
-from sparsecc.formats import parse_format
-from sparsecc.program import Candidate, Program
+from sparsecc.passes.choose_formats import Work
+from sparsecc.program import DENSE_KERNELS, Candidate, Layer, Program
 from sparsecc.reference import shapes
 
 # One core with 512-bit vectors, float32. The first three follow the design page on kernels (AMD Zen 4); the figures for
@@ -22,27 +19,24 @@ CALL_US = 3.0  # an operator call of onnxruntime, 2-5 us
 LEAST_US = 0.1  # what even an all-zero layer takes: the bias is written to every output
 
 
-def predict(program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]:
+def predict(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
     """Predicted microseconds per candidate on the example inputs; leaves out caches, conversions and threads."""
     sizes = shapes(program)
-    return {
-        node: [Candidate(option, microseconds(program, node, option, sizes[node.name].numel())) for option in options]
-        for node, options in work.items()
-    }
+
+    def candidate(node: fx.Node, kernel: str, read_elems: int) -> Candidate:
+        layer = program.layers[node.name]
+        columns = sizes[node.name].numel() / max(layer.rows, 1)  # pixels or tokens: columns of the product
+        leaving_us = CALL_US if kernel == "onnxruntime" else 0.0
+        return Candidate(kernel, microseconds(layer, kernel, read_elems, columns), leaving_us)
+
+    return {node: [candidate(node, *item) for item in kernels.items()] for node, kernels in work.items()}
 
 
-def microseconds(program: Program, node: fx.Node, option: str, output_elems: int) -> float:
-    layer = program.layers[node.name]
-    columns = output_elems / max(layer.rows, 1)  # pixels or tokens: columns of the product
-    if option in ("dense", "onnxruntime"):
+def microseconds(layer: Layer, kernel: str, read_elems: int, columns: float) -> float:
+    if kernel in DENSE_KERNELS:
         moved = 4 * layer.elems / MEMORY_BYTES_PER_US if columns < 16 else 0.0
-        call = CALL_US if option == "onnxruntime" else 0.0
-        return max(2 * layer.elems * columns / DENSE_FLOPS_PER_US, moved) + call
-    weight = program.constant(cast(fx.Node, node.args[1]))
-    stored = layer.nonzeros
-    if option != "csr":
-        stored = parse_format(option).pack(weight.reshape(len(weight), -1).numpy()).arrays["values"].size
+        return max(2 * layer.elems * columns / DENSE_FLOPS_PER_US, moved)
     if columns < 16:
-        return max(2 * stored / CSR_VECTOR_FLOPS_PER_US, LEAST_US)
-    rate = CSR_FLOPS_PER_US if option == "csr" else BLOCK_FLOPS_PER_US
-    return max(2 * stored * columns / rate, LEAST_US)
+        return max(2 * read_elems / CSR_VECTOR_FLOPS_PER_US, LEAST_US)
+    rate = CSR_FLOPS_PER_US if kernel == "csr" else BLOCK_FLOPS_PER_US
+    return max(2 * read_elems * columns / rate, LEAST_US)

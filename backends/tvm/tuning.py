@@ -25,7 +25,7 @@ from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.onnxruntime.timing import interleaved, new_session
 from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cpu_name, default_tuning_cache, tuning_cache
-from sparsecc.passes.choose_formats import padding
+from sparsecc.passes.choose_formats import Work
 from sparsecc.passes.pack_weights import pack
 from sparsecc.passes.partition_regions import Group, region_graph
 from sparsecc.program import Candidate, Program
@@ -51,33 +51,33 @@ class Task:
     key: str
     node: fx.Node
     op: Op
-    option: str
+    kernel: str
     x_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
 
 
-def measure(program: Program, work: Mapping[fx.Node, Sequence[str]]) -> dict[fx.Node, list[Candidate]]:
+def measure(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
     """Microseconds of every candidate on the example inputs' sizes, from the cache where this machine knows them."""
     sizes = shapes(program)
-    tasks = {n: [task(program, n, option, sizes) for option in options] for n, options in work.items()}
+    tasks = {n: [task(program, n, *item, sizes) for item in kernels.items()] for n, kernels in work.items()}
     path = tuning_cache()
     known = read_cache(path)
     missing = {t.key: t for layer in tasks.values() if any(t.key not in known for t in layer) for t in layer}
     if missing:
         known |= run_tasks(program, list(missing.values()))
         write_cache(path, known)
-    return {n: [Candidate(t.option, known[t.key]) for t in layer] for n, layer in tasks.items()}
+    return {n: [Candidate(t.kernel, known[t.key], leaving_us(t)) for t in layer] for n, layer in tasks.items()}
 
 
-def task(program: Program, node: fx.Node, option: str, sizes: Mapping[str, torch.Size]) -> Task:
+def task(program: Program, node: fx.Node, kernel: str, read_elems: int, sizes: Mapping[str, torch.Size]) -> Task:
     op = describe(node)
     assert not isinstance(op, Refusal)  # choose-formats offers no candidates for what a region cannot take
     layer = program.layers[node.name]
     x_shape = tuple(sizes[cast(fx.Node, node.args[0]).name])
     detail = f"{op.kernel} {op.stride} {op.padding} {op.dilation}" if isinstance(op, Conv2d) else "linear"
-    dense = option in ("dense", "onnxruntime")
-    density = 1 if dense else padding(program, node, option) * layer.nonzeros / max(layer.elems, 1)
-    key = f"{detail} {layer.rows}x{layer.cols} on {x_shape}, {option}, {density:.2f} stored, {machine_key()}"
-    return Task(key, node, op, option, x_shape)
+    density = read_elems / max(layer.elems, 1)
+    key = f"{detail} {layer.rows}x{layer.cols} on {x_shape}, {kernel}, {density:.2f} stored, {machine_key()}"
+    return Task(key, node, op, kernel, x_shape, tuple(sizes[node.name]))
 
 
 def machine_key() -> str:
@@ -88,13 +88,13 @@ def machine_key() -> str:
 
 
 def run_tasks(program: Program, tasks: Sequence[Task]) -> dict[str, float]:
-    """Build every candidate, and run those of the same layer in turn, on one thread."""
+    """Build every candidate, and run those of the same layer in turn, on one thread: microseconds by key."""
     rng = np.random.default_rng(0)
     groups = dict[tuple[str, tuple[int, ...]], list[Task]]()
     for t in tasks:
         groups.setdefault((t.node.name, t.x_shape), []).append(t)
     regions = {
-        t.key: layer_region(program, t, f"Candidate{i}") for i, t in enumerate(tasks) if t.option != "onnxruntime"
+        t.key: layer_region(program, t, f"Candidate{i}") for i, t in enumerate(tasks) if t.kernel != "onnxruntime"
     }
     times = dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="sparsecc-tune-") as folder, ExitStack() as opened:
@@ -104,32 +104,27 @@ def run_tasks(program: Program, tasks: Sequence[Task]) -> dict[str, float]:
         overhead = session_overhead()
         for group in track("measuring kernels", list(groups.values())):
             x = rng.standard_normal(group[0].x_shape, dtype=np.float32)
-            calls, y_bytes = list[Callable[[], object]](), 0
+            calls = list[Callable[[], object]]()
             for t in group:
-                if t.option == "onnxruntime":
+                if t.kernel == "onnxruntime":
                     calls.append(_session_call(dense_model(program, t), x))
                     continue
                 plan, constants = regions[t.key]
                 region = opened.enter_context(NativeRegion(library, numbers[t.key], [None, *constants]))
                 rows = x.shape[0] if plan.kind == "image" else x.size // x.shape[-1]
-                y = np.empty(output_elems(plan, x), np.float32)
-                y_bytes = y.nbytes
+                y = np.empty(math.prod(t.y_shape), np.float32)
                 calls.append(region.bind([x], [y], rows))
             runs = interleaved(calls, seconds=SECONDS_PER_LAYER)
             for t, seconds in zip(group, runs, strict=True):
-                extra = leaving_us(x.nbytes + y_bytes) - 1e6 * overhead if t.option == "onnxruntime" else 0.0
-                times[t.key] = max(1e6 * min(seconds) + extra, 0.1)
+                around = overhead if t.kernel == "onnxruntime" else 0.0
+                times[t.key] = max(1e6 * (min(seconds) - around), 0.1)
     return times
 
 
-def leaving_us(moved_bytes: int) -> float:
-    """What leaving a region for one plain operator costs besides the operator."""
-    return CALL_US + moved_bytes / COPY_BYTES_PER_US
-
-
-def output_elems(plan: RegionPlan, x: Array) -> int:
-    sizes = (s if isinstance(s, int) else x.shape[s.axis] for s in plan.outputs[0].shape)
-    return math.prod(sizes)
+def leaving_us(t: Task) -> float:
+    """What leaving a region for onnxruntime's operator costs besides the operator: an estimate."""
+    moved_bytes = 4 * (math.prod(t.x_shape) + math.prod(t.y_shape))
+    return CALL_US + moved_bytes / COPY_BYTES_PER_US if t.kernel == "onnxruntime" else 0.0
 
 
 def session_overhead() -> float:
@@ -150,8 +145,8 @@ def layer_region(program: Program, t: Task, op_name: str) -> tuple[RegionPlan, l
     """The plan of the layer alone in a region, with its weight in the candidate's format, and its constants."""
     program = program.clone()
     node = next(n for n in program.graph.nodes if n.name == t.node.name)
-    if t.option != "dense":
-        pack(program, node, t.option, program.layers[node.name].weight)
+    if t.kernel != "dense":
+        pack(program, node, t.kernel, program.layers[node.name].weight)
     graph, arguments, _ = region_graph(Group(sorted(kinds(node, t.op))[0], (), [node]), {})
     constants = [program.constant(a).numpy() for a in arguments[1:]]
     return lower(fx.GraphModule(torch.nn.Module(), graph), op_name), constants
@@ -194,7 +189,8 @@ def _model(
 # ---- cache --------------------------------------------------------------------------------------------------------
 
 
-FORMAT = "sparsecc tuning cache 1: microseconds by kernel, layer and machine"
+TITLE = "sparsecc tuning cache "
+FORMAT = TITLE + "2: measured microseconds by kernel, layer and machine"
 
 
 def read_cache(path: Path) -> dict[str, float]:
@@ -209,8 +205,8 @@ def read_cache(path: Path) -> dict[str, float]:
     except (OSError, ValueError):
         tree = None
     entries = cast("dict[str, object]", tree) if isinstance(tree, dict) else {}
-    if entries.pop("format", None) != FORMAT:
-        if path == default_tuning_cache():  # ours, of another version
+    if (found := entries.pop("format", None)) != FORMAT:
+        if path == default_tuning_cache() or str(found).startswith(TITLE):  # ours, of another version
             return {}
         raise CompileError.of(
             "SCC087", f"{path} exists and is not a tuning cache", help="name another file with --tuning-cache"

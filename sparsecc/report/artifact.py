@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +11,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sparsecc.artifact import MODEL, Artifact
-from sparsecc.manifest import Manifest, Speed, Value
+from sparsecc.manifest import Manifest, Source, Speed, Value
 from sparsecc.pass_manager import Note, Record
-from sparsecc.program import Layer
+from sparsecc.program import Candidate, Layer
 
 from .text import FACTS, count, data_size, duration, shape_text, table
 
@@ -21,6 +21,7 @@ FLOAT_BYTES = 4
 PASS_COLUMNS = ("pass", "changed", ">time", ">difference", "notes")
 REGION_COLUMNS = ("region", "kind", ">layers", ">steps", ">memory", "takes", "gives")
 LAYER_COLUMNS = ("weight", ">shape", ">zeros", "mask", "format", "kernel", ">stored", ">time")
+NO_REGIONS = "no regions: onnxruntime computes every layer by itself; the reasons are below\n"
 NAMES_SHOWN = 3
 NOTES_SHOWN = 3
 """Different notes shown per pass; a network with many layers has hundreds, and --json has them all."""
@@ -30,13 +31,13 @@ def summary_facts(artifact: Artifact) -> dict[str, Any]:
     """The outcome of a compile, as `compile --json` prints it."""
     manifest = artifact.manifest
     layers = manifest.layers.values()
-    computed_sparse = sum(is_sparse(layer) for layer in layers)
+    computed_sparse = sum(layer.is_sparse for layer in layers)
     return {
         "artifact": str(artifact.path),
         "layers": {"sparse": computed_sparse, "dense": len(layers) - computed_sparse},
         "weights_bytes": {
-            "dense": sum(FLOAT_BYTES * layer.elems for layer in layers),
-            "stored": sum(layer.stored_bytes for layer in layers),
+            "dense": sum(FLOAT_BYTES * layer.elems for layer in weights(manifest)),
+            "stored": sum({(w.weight, w.format, w.nonzeros): w.stored_bytes for w in layers}.values()),
         },
         "zeros": zeros(manifest),
         "model_bytes": manifest.files[MODEL].bytes,
@@ -77,7 +78,7 @@ def inspection(artifact: Artifact) -> RenderableType:
             "with",
             f"sparsecc {versions.sparsecc}, torch {versions.torch}, TVM {versions.tvm}, ORT {versions.onnxruntime}",
         ),
-        ("from", manifest.source.kind + (f", SHA-256 {manifest.source.sha256}" if manifest.source.sha256 else "")),
+        ("from", _source_text(manifest.source)),
         *(("input", _value_text(value)) for value in manifest.inputs),
         *(("output", _value_text(value)) for value in manifest.outputs),
         ("time per call", _speed_text(manifest.speed)),
@@ -88,21 +89,22 @@ def inspection(artifact: Artifact) -> RenderableType:
         *_warning(manifest),
         table(str(artifact.path), FACTS, rows),
         table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes)),
-        table("regions", REGION_COLUMNS, _region_rows(manifest)),
+        table("regions", REGION_COLUMNS, _region_rows(manifest)) if manifest.regions else Text(NO_REGIONS),
         table("layers", LAYER_COLUMNS, _layer_rows(manifest)),
         table("reasons", ("weight", "reason"), _reason_rows(manifest)),
     )
 
 
-def is_sparse(layer: Layer) -> bool:
-    """Whether a sparse kernel computes the layer; one that is only stored sparsely is computed densely."""
-    return layer.kernel not in ("dense", "onnxruntime")
+def weights(manifest: Manifest) -> Collection[Layer]:
+    """A layer per weight: layers may share one. Told apart by name and non-zeros, which leaves out that a shared weight
+    may have a normalisation folded into it for one layer and not for the other."""
+    return {(layer.weight, layer.nonzeros): layer for layer in manifest.layers.values()}.values()
 
 
 def zeros(manifest: Manifest) -> float:
-    """The share of zeros among the weights of all layers."""
-    elems = sum(layer.elems for layer in manifest.layers.values())
-    nonzeros = sum(layer.nonzeros for layer in manifest.layers.values())
+    """The share of zeros among all weights."""
+    elems = sum(layer.elems for layer in weights(manifest))
+    nonzeros = sum(layer.nonzeros for layer in weights(manifest))
     return 1 - nonzeros / elems if elems else 0.0
 
 
@@ -160,9 +162,18 @@ def _layer_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
 
 def _reason_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for layer in manifest.layers.values():
-        tried = sorted(layer.candidates, key=lambda c: c.microseconds)
-        times = ", ".join(f"{c.kernel} {duration(c.microseconds * 1e-6)}" for c in tried)
+        times = ", ".join(map(_candidate_text, sorted(layer.candidates, key=lambda c: c.total_us)))
         yield layer.weight, f"{layer.reason}\n  candidates: {times}" if times else layer.reason
+
+
+def _candidate_text(candidate: Candidate) -> str:
+    estimated = f" + {duration(candidate.estimated_us * 1e-6)} estimated" if candidate.estimated_us else ""
+    return f"{candidate.kernel} {duration(candidate.microseconds * 1e-6)}{estimated}"
+
+
+def _source_text(source: Source) -> str:
+    named = f"{source.kind} {source.name}" if source.name else source.kind
+    return f"{named}, SHA-256 {source.sha256}" if source.sha256 else named
 
 
 def _speed_text(speed: Speed | None) -> str:

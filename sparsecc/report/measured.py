@@ -59,7 +59,7 @@ def bench_table(bench: Bench) -> RenderableType:
     rows = [
         row("dense", bench.dense, bench.dense_bytes),
         row("compiled", bench.compiled, bench.compiled_bytes),
-        ("ratio", f"{bench.ratio_median:.2f}x", f"{bench.ratio_min:.2f}x", f"{_share(bench):.2f}"),
+        ("ratio", f"{bench.ratio_median:.2f}x", f"{bench.ratio_min:.2f}x", f"{_share(bench):.2f} of dense"),
     ]
     shapes = ", ".join(f"{name}{list(shape)}" for name, shape in bench.shapes.items())
     how = f"{count(bench.runs, 'pair')} of calls in turn, {count(bench.threads, 'thread')}, {shapes}"

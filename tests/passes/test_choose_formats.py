@@ -49,6 +49,25 @@ def test_the_margin_decides(times: dict[str, float], kernel: str, reason: str) -
 
 
 @pytest.mark.parametrize(
+    ("csr_us", "kernel", "reason"),
+    [
+        (4.8, "csr", "csr takes 4.8 µs, onnxruntime 2.5 µs + 3.4 µs estimated for leaving the region: 1.23x"),
+        (
+            5.5,
+            "onnxruntime",
+            "dense kept: csr takes 5.5 µs, onnxruntime 2.5 µs + 3.4 µs estimated for leaving the region "
+            "(sparse must win by 10%)",
+        ),
+    ],
+)
+def test_what_is_estimated_counts_and_is_told_apart(csr_us: float, kernel: str, reason: str) -> None:
+    candidates = [Candidate("csr", csr_us), Candidate("dense", 12), Candidate("onnxruntime", 2.5, 3.4)]
+    chosen = decide(LAYER, candidates, 0.1)
+    assert (chosen.kernel, chosen.reason, chosen.candidates) == (kernel, reason, tuple(candidates))
+    assert chosen.is_sparse == (kernel == "csr")
+
+
+@pytest.mark.parametrize(
     ("model", "x", "reason"),
     [
         (filled(nn.Linear(64, 8), 1), seeded(2, 64), "dense kept: no zeros"),
@@ -103,4 +122,5 @@ def test_unknown_costs_are_refused() -> None:
 
 def test_every_decision_is_noted() -> None:
     _, records = run(CHOOSE, program(filled(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))), seeded(2, 64)))
-    assert len(notes(records, "choose-formats", done=True)) == 2
+    texts = notes(records, "choose-formats", done=True)
+    assert [text.partition(": predicted: ")[0] for text in texts] == ["0.weight", "1.weight"]

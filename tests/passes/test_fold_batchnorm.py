@@ -71,6 +71,14 @@ def test_near_misses_stay_with_their_reason(forward: Callable[..., object], x: T
     assert NORM in called(after)
 
 
+def test_a_block_that_is_used_twice_is_folded_once() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    before = program(filled(Model(lambda m, x: m.block(m.block(x)), block=block)), seeded(2, 3, 4, 4))
+    after, _ = run("fold-masks,fold-batchnorm", before)
+    assert len(after.constants) == 2
+    assert error(after, before, seeded(2, 3, 4, 4, seed=5)) < 1e-5
+
+
 def test_a_shared_weight_is_scaled_for_one_layer_only() -> None:
     model = Model(lambda m, x: m.norm(m.a(x)) + m.b(x), a=nn.Linear(6, 4), b=nn.Linear(6, 4), norm=nn.BatchNorm1d(4))
     model.b.weight = model.a.weight

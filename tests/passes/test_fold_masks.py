@@ -129,9 +129,10 @@ def test_layers_that_share_a_masked_weight_share_the_folded_one() -> None:
 def test_one_parameter_in_two_layers() -> None:
     model = Model(lambda m, x: m.b(m.a(x)), a=nn.Linear(6, 6), b=nn.Linear(6, 6))
     model.b.weight = model.a.weight
-    after, _ = run("fold-masks", program(filled(model), X))
+    after, records = run("fold-masks", program(filled(model), X))
     assert [fact.mask for fact in after.layers.values()] == ["plain zeros"] * 2
     assert len({fact.weight for fact in after.layers.values()}) == 1
+    assert notes(records, "fold-masks", done=True) == ["the weight has plain zeros, and no mask to fold"]
 
 
 def test_a_masked_weight_used_elsewhere_too() -> None:

@@ -9,6 +9,10 @@ import torch
 from programs import PREDICTED, Model, before_and_after, called, error, filled, notes, program, run, seeded
 from torch import nn
 
+from sparsecc import formats
+from sparsecc.diagnostics import CompileError
+from sparsecc.formats import CSR
+
 PACK = PREDICTED.removesuffix(",partition-regions")
 X = seeded(2, 64)
 
@@ -49,6 +53,36 @@ def test_layers_that_share_a_weight_share_its_arrays() -> None:
         "fc_weight_row_starts",
     ]
     assert error(after, before) < 1e-6
+
+
+class Foreign(CSR):
+    """As another package would offer it: complete, but for a torch operation."""
+
+    @property
+    def name(self) -> str:
+        return "foreign"
+
+    @property
+    def unpack_op_name(self) -> str:
+        return "UnpackForeign"
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("foreign", "no torch operation for its 'UnpackForeign' (sparsecc.ops.UNPACK)"),
+        ("dense", "no function that unpacks it in ONNX (unpack_function)"),
+    ],
+)
+def test_a_format_that_compiled_models_cannot_unpack(monkeypatch: pytest.MonkeyPatch, name: str, lacks: str) -> None:
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, Foreign()))
+    chosen = PACK.replace("}", f",formats=('{name}',)}}")
+    with pytest.raises(CompileError) as caught:
+        run(chosen, program(filled(nn.Linear(64, 8)), X))
+    assert str(caught.value) == (
+        f"error[SCC030]: weights cannot be stored as '{name}': there is {lacks}\n"
+        "  help: choose csr or bsr<rows>x<columns>, for instance choose-formats{formats=('csr', 'bsr4x1')}"
+    )
 
 
 def test_a_dense_layer_is_left_alone() -> None:

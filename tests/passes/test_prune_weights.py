@@ -66,6 +66,12 @@ def test_a_weight_that_depends_on_the_input_stays() -> None:
     assert after.layers == {}
 
 
+def test_a_shared_weight_is_pruned_once() -> None:
+    model = Model(lambda m, x: m.fc(m.fc(x)), fc=nn.Linear(6, 6))
+    after, _ = run("fold-masks,prune-weights", program(model, seeded(2, 6)))
+    assert [n.name for n in after.constants] == ["fc_bias", "fc_weight_pruned"]
+
+
 def test_measuring_changes_no_value() -> None:
     before = program(linear(), X)
     after, _ = run("fold-masks,measure-sparsity", before)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 import sparsecc
 from sparsecc.artifact import Artifact, write
 from sparsecc.backends.onnxruntime.session import Verdict, open_session, run, verify
-from sparsecc.diagnostics import CompileError
+from sparsecc.backends.onnxruntime.target import CPU
+from sparsecc.capture import capture
+from sparsecc.diagnostics import CompileError, PassBug
 from sparsecc.reference import TOLERANCE, Array, relative_error
 
 
@@ -365,4 +367,14 @@ def test_the_whole_refusal(small: Small, tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"error[SCC074]: {artifact.path / 'reference.zip'} does not run in torch: it has no graph.pt2\n"
         "  help: it is damaged, of another torch, or not made for such input; compare with --engine portable instead"
+    )
+
+
+def test_a_target_whose_result_differs_says_so() -> None:
+    program = capture(nn.Linear(4, 3), [torch.randn(2, 4)])
+    with pytest.raises(PassBug) as caught:
+        CPU.build(program, program, [np.ones((2, 3), np.float64)], tune=False)
+    assert str(caught.value) == (
+        "the compiled model differs from the original\n"
+        "error[SCC009]: the reference form differs from the original by inf of its magnitude"
     )

@@ -181,7 +181,7 @@ def test_bench_refuses_inputs_that_do_not_fit(make: Make) -> None:
 # ---- inputs ----------------------------------------------------------------------------------------------------------
 
 TAKES = f"the model takes x: float32[batch, {IN}]"
-FREE = "  help: batch may have any size"
+FREE = f"  help: axis 1 is fixed at {IN}; batch may have any size from 1"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,10 @@ FREE = "  help: batch may have any size"
             {"X": X},
             "error[SCC070]: the model has no input 'X'\n  help: known: x\n"
             f"error[SCC070]: input 'x' is missing\n  help: {TAKES}",
+        ),
+        (
+            {"x": X, "q": X, "b": X, "z": X},  # in the order given
+            "\n".join(f"error[SCC070]: the model has no input '{name}'\n  help: known: x" for name in "qbz"),
         ),
         (
             {"x": X.astype(np.float64)},
@@ -226,7 +230,8 @@ def test_a_free_axis_has_one_size_in_all_inputs(make: Make, manifest: Manifest) 
     ids, mask = np.zeros((2, 7), np.int64), np.zeros((3, 7), np.int64)
     assert refusal(lambda: run(artifact, {"ids": ids, "attention_mask": mask})) == (
         "error[SCC071]: input 'attention_mask' has shape [3, 7], expected [batch, sequence]: "
-        "axis 0 (batch) is 3, but 2 in 'ids'\n  help: batch and sequence may have any size"
+        "axis 0 (batch) is 3, but 2 in 'ids'\n  help: batch and sequence may have any size from 1, "
+        "the same in all inputs"
     )
     assert refusal(lambda: run(artifact, {"ids": ids, "atention_mask": ids})).startswith(
         "error[SCC070]: the model has no input 'atention_mask'\n"
@@ -239,7 +244,7 @@ def test_fixed_sizes_say_how_to_free_them(make: Make, manifest: Manifest) -> Non
     artifact = replace(make(compiled_model()), manifest=fixed)
     assert refusal(lambda: run(artifact, {"x": X})) == (
         f"error[SCC071]: input 'x' has shape [3, {IN}], expected [1, {IN}]: axis 0 is 3, not 1\n"
-        "  help: its sizes are fixed; `sparsecc compile --dynamic batch` leaves the first axis free"
+        "  help: all its axes are fixed; `sparsecc compile --dynamic batch` leaves the first one free"
     )
 
 

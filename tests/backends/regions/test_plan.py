@@ -1,13 +1,8 @@
-"""Plans as text that a person has read: what lowering decides for a small region of each kind.
-
-Rewrite the files with SPARSECC_UPDATE_GOLDEN=1 and read the difference.
-"""
+"""Plans as text that a person has read: what lowering decides for a small region of each kind."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +15,6 @@ from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.matmul import split_vectors
 from sparsecc.backends.tvm.plan import Prepare
 from sparsecc.diagnostics import PassBug
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 class Branches(nn.Module):
@@ -56,11 +49,8 @@ def feed_forward() -> RegionCase:
 
 
 @pytest.mark.parametrize("case", [branches, feed_forward], ids=lambda case: case.__name__)
-def test_plan_is_the_golden_text(case: Callable[[], RegionCase]) -> None:
-    plan, file = lower(case().region, "Region_0"), GOLDEN / f"{case.__name__}.txt"
-    if os.environ.get("SPARSECC_UPDATE_GOLDEN"):
-        file.write_text(str(plan))
-    assert str(plan) == file.read_text()
+def test_plan_is_the_golden_text(case: Callable[[], RegionCase], golden: Callable[[str, str], None]) -> None:
+    golden(f"plan_{case.__name__}", str(lower(case().region, "Region_0")))
 
 
 def test_a_choice_changes_the_tiles() -> None:

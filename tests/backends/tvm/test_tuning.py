@@ -17,6 +17,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_cache(tmp_path / "absent.json") == {}
 
 
+def test_a_cache_of_another_version_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "cache.json"
+    path.write_text('{"format": "sparsecc tuning cache 1: microseconds by kernel, layer and machine", "csr": 1.5}')
+    assert read_cache(path) == {}
+
+
 @pytest.mark.parametrize("content", [b"junk", b"{}", b"[1]", b'{"a": 1.0}', b"PK\x03\x04 a model"])
 def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.pt"

@@ -124,9 +124,13 @@ def _unwritable(path: Path, why: str) -> CompileError:
 
 def golden_npz(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> bytes:
     """The bytes of golden.npz; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
     roles = {"inputs": inputs, "outputs": outputs}
-    arrays = {f"{role}/{name}": array for role, values in roles.items() for name, array in values.items()}
+    return npz({f"{role}/{name}": array for role, values in roles.items() for name, array in values.items()})
+
+
+def npz(arrays: Mapping[str, Array]) -> bytes:
+    """The bytes of an npz file that ``read_npz`` reads; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
     np.savez(buffer, **cast("dict[str, Any]", arrays))
     return buffer.getvalue()
 

@@ -22,6 +22,8 @@ from sparsecc.reference import Array
 MODEL, KERNELS, GOLDEN, MANIFEST = "model.onnx", "kernels.so", "golden.npz", "manifest.json"
 REFERENCE = "reference.zip"
 """The compiled graph for torch, of targets that have one (sparsecc.backends.onnxruntime.torch_reference)."""
+ORIGINAL = "original.zip"
+"""The dense original for onnxruntime, of targets that keep it (sparsecc.backends.onnxruntime.original)."""
 MANIFEST_LIMIT_BYTES = 64 << 20  # a layer takes under 1 KB: far beyond any real model, and still read in a second
 CHUNK_BYTES = 1 << 20
 _AN_ARTIFACT = "an artifact is the directory that `sparsecc compile model.pt -o m.sparsecc` writes"
@@ -124,9 +126,13 @@ def _unwritable(path: Path, why: str) -> CompileError:
 
 def golden_npz(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> bytes:
     """The bytes of golden.npz; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
     roles = {"inputs": inputs, "outputs": outputs}
-    arrays = {f"{role}/{name}": array for role, values in roles.items() for name, array in values.items()}
+    return npz({f"{role}/{name}": array for role, values in roles.items() for name, array in values.items()})
+
+
+def npz(arrays: Mapping[str, Array]) -> bytes:
+    """The bytes of an npz file that ``read_npz`` reads; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
     np.savez(buffer, **cast("dict[str, Any]", arrays))
     return buffer.getvalue()
 

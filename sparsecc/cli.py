@@ -34,7 +34,7 @@ app = typer.Typer(
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory that `sparsecc compile` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every number unrounded.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads that onnxruntime may use.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that the engine may use.")]
 
 
 def main() -> NoReturn:
@@ -170,14 +170,14 @@ def verify(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) 
 
 
 @app.command()
-def inspect(artifact: ArtifactPath, as_json: Json = False) -> None:
+def inspect(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) -> None:
     """Show what happened to the model: passes, regions, and format, zeros, bytes, time and reason of every layer."""
     from sparsecc import manifest, report
     from sparsecc.artifact import Artifact
 
     opened = Artifact.open(artifact)
     facts = json.loads(manifest.to_json(opened.manifest))
-    _show(facts, lambda: report.inspection(opened), as_json)
+    _show(facts, lambda: report.inspection(opened), as_json, quiet)
 
 
 @app.command()
@@ -188,18 +188,22 @@ def bench(
     inputs: Annotated[
         Path | None, typer.Option(metavar="X.npz", help="Inputs instead of the artifact's samples.")
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the compiled model against the same model with dense weights, in turn, both in onnxruntime."""
+    """Measure the compiled model against the dense original, in turn, both in onnxruntime."""
     from sparsecc import report
     from sparsecc.arrays import read_arrays
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime.bench import bench as measure
+    from sparsecc.progress import reporting
+    from sparsecc.report.progress import shown_on_stderr
 
     opened = Artifact.open(artifact)
     feeds = read_arrays(inputs, opened.manifest.inputs) if inputs else None
-    result = measure(opened, threads=threads, runs=runs, inputs=feeds)
-    _show(asdict(result), lambda: report.bench_table(result), as_json)
+    with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
+        result = measure(opened, threads=threads, runs=runs, inputs=feeds)
+    _show(asdict(result), lambda: report.bench_table(result), as_json, quiet)
 
 
 @app.command()

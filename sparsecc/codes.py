@@ -281,6 +281,12 @@ CODES: dict[str, Code] = {
         "of the model into a case that it does not have.",
         "Compile the model again with the versions installed here; `sparsecc inspect` shows those it was made with.",
     ),
+    "SCC078": Code(
+        "no dense original",
+        "bench compares the compiled model with the dense original, which `--target cpu` keeps in original.zip. This "
+        "artifact was compiled by an older sparsecc or for another target and holds none, or it is damaged.",
+        "Compile the model again, with --target cpu.",
+    ),
     # 080-089: options, plugins, pipelines
     "SCC080": Code(
         "unknown pass",

@@ -326,6 +326,7 @@ def test_inspect(cli: Cli, artifact: Path) -> None:
     for layer in manifest.layers.values():
         assert layer.weight in text
         assert layer.reason[:40] in text
+    assert cli("inspect", artifact, "--quiet") == Result(0, "", "")
 
 
 def test_inspect_names_the_file_and_no_folder(cli: Cli, model_file: Path, tmp_path: Path) -> None:
@@ -380,9 +381,12 @@ def test_bench(cli: Cli, artifact: Path, x: Path) -> None:
     assert facts["runs"] == 3
     assert facts["shapes"] == {"input_1": [3, 64]}
     assert facts["dense"]["min_ms"] <= facts["dense"]["median_ms"]
-    text = cli("bench", artifact, "--runs", "3").out
-    assert "3 pairs of calls in turn, 1 thread, input_1[4, 64]" in text
-    assert f"{facts['compiled_bytes'] / facts['dense_bytes']:.2f} of dense " in text
+    result = cli("bench", artifact, "--runs", "3")
+    assert "3 pairs of calls in turn, 1 thread, input_1[4, 64]" in result.out
+    assert f"{facts['compiled_bytes'] / facts['dense_bytes']:.2f} of dense " in result.out
+    assert result.err == "restoring the dense original\nmeasuring against the dense original\n"
+    assert cli("bench", artifact, "--runs", "3", "--quiet") == Result(0, "", "")
+    assert cli("bench", artifact, "--runs", "3", "--quiet", "--json").json["dense_bytes"] > 4 * (64 * 96 + 96 * 10)
 
 
 def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:

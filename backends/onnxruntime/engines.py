@@ -14,8 +14,6 @@ from sparsecc.artifact import KERNELS, MODEL, REFERENCE, Artifact
 from sparsecc.diagnostics import CompileError
 from sparsecc.reference import Array
 
-from .dense import dense_model
-
 Compute: TypeAlias = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 """Output names and inputs by name -> outputs in the order of their names."""
 
@@ -76,9 +74,10 @@ def onnxruntime_session(model: str | bytes, options: ort.SessionOptions, name: s
     return compute
 
 
-def torch_engine(artifact: Artifact) -> Compute:
+def torch_engine(artifact: Artifact, threads: int) -> Compute:
     """The compiled graph in torch, on the weights of model.onnx: no code in common with onnxruntime or kernels.so.
 
+    torch has one number of threads for the whole process; it is as before when a call returns.
     Raises: CompileError (SCC074 the artifact has no such graph, or a damaged one), here or when the function is called.
     """
     from .torch_reference import load_reference  # torch.export takes half a second to import
@@ -102,27 +101,18 @@ def torch_engine(artifact: Artifact) -> Compute:
         raise refuse(error) from error
 
     def compute(names: Sequence[str], inputs: Mapping[str, Array]) -> Sequence[Array]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
         try:
             outputs = run([torch.tensor(inputs[value.name]) for value in artifact.manifest.inputs])
             by_name = dict(zip((v.name for v in artifact.manifest.outputs), outputs, strict=True))
             return [by_name[name].numpy() for name in names]
         except Exception as error:
             raise refuse(error) from error
+        finally:
+            torch.set_num_threads(before)
 
     return compute
-
-
-def load_dense(artifact: Artifact) -> onnx.ModelProto:
-    """The artifact's model in standard operators, with dense weights.
-
-    Raises: CompileError (SCC077 the file is no such model).
-    """
-    path = artifact.file(MODEL)
-    try:
-        return dense_model(onnx.load_model_from_string(path.read_bytes()))
-    except Exception as error:  # what protobuf, onnx and the formats refuse has no common class
-        help_ = "the artifact is damaged; compile the model again"
-        raise CompileError.of("SCC077", f"{path} cannot be unpacked: {reason(error)}", help=help_) from error
 
 
 def reason(error: Exception) -> str:

@@ -58,7 +58,7 @@ def open_session(artifact: Artifact, engine: Engine = "onnxruntime", threads: in
     graph, or it is damaged; SCC077 onnxruntime refuses the model).
     """
     if engine == "reference":
-        compute = torch_engine(artifact)
+        compute = torch_engine(artifact, threads)
     else:
         options = session_options(threads)
         if engine == "onnxruntime":

@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sparsecc import manifest, reference
+from sparsecc import manifest, pipelines, reference
+from sparsecc.artifact import KERNELS, MODEL, ORIGINAL, REFERENCE
 from sparsecc.backend import Build
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
-from sparsecc.pipelines import CPU as CPU_PASSES
 from sparsecc.program import Program
 from sparsecc.progress import step, track
 from sparsecc.reference import Array
 
-from .emit import Region, emit, export, regions
+from .emit import Region, emit, regions
 from .engines import reason
 from .library import build_library
+from .original import load_original, pack_original
 from .timing import interleaved, new_session
 from .torch_reference import load_reference, pack_reference
 
@@ -40,7 +41,8 @@ class CPUTarget:
     summary = "x86-64 with AVX2 or AVX-512: model.onnx + kernels.so for stock onnxruntime"
 
     def pipeline(self, *, tune: bool) -> str:
-        return CPU_PASSES if tune else CPU_PASSES.replace("choose-formats", "choose-formats{costs=predicted}")
+        passes = pipelines.CPU
+        return passes if tune else passes.replace("choose-formats", "choose-formats{costs=predicted}")
 
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:
         """Emit, generate and link, compare with the original, and measure against it.
@@ -49,28 +51,33 @@ class CPUTarget:
         the file, and onnxruntime computes them dense.
         Raises: PassBug if a result differs from the original's by more than the tolerance.
         """
-        step("writing ONNX", 0, 1)
+        step("writing ONNX", 0, 2)
         model = emit(program)
-        step("writing ONNX", 1, 1)
+        step("writing ONNX", 1, 2)
+        masked, _ = pipelines.parse("fold-masks,fold-constants").run(original)
+        kept = pack_original(emit(masked), model)
+        step("writing ONNX", 2, 2)
+        dense: bytes = load_original(kept, model).SerializeToString()  # what `bench` will read
         found = regions(program)
         plans = [lower(r.module, r.op) for r in track("planning regions", found)]
         files = {
-            "model.onnx": model.SerializeToString(deterministic=True),
-            "reference.zip": pack_reference(program, model),
+            MODEL: model.SerializeToString(deterministic=True),
+            REFERENCE: pack_reference(program, model),
+            ORIGINAL: kept,
         }
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
             library = Path(folder, "kernels.so") if plans else None
             if library:
                 build_library(plans, library)
-            check = _check(model, files, library, original, golden)
-            speed = _measure(files["model.onnx"], library, original) if tune else None
+            check = _check(model, files, library, dense, original, golden)
+            speed = _measure(files[MODEL], library, dense, original) if tune else None
             if library and speed and speed.ratio < LEAST_RATIO:
                 program = _without_kernels(program, speed)
-                speed = _measure(files["model.onnx"], None, original)
+                speed = _measure(files[MODEL], None, dense, original)
             elif library:
-                files["kernels.so"] = library.read_bytes()
+                files[KERNELS] = library.read_bytes()
         records = tuple(_record(r, p, program) for r, p in zip(found, plans, strict=True))
-        return Build(files, program, check, records if "kernels.so" in files else (), speed)
+        return Build(files, program, check, records if KERNELS in files else (), speed)
 
 
 CPU = CPUTarget()
@@ -94,18 +101,22 @@ def _feeds(original: Program) -> dict[str, Array]:
 
 
 def _check(
-    model: onnx.ModelProto, files: Mapping[str, bytes], library: Path | None, original: Program, golden: Sequence[Array]
+    model: onnx.ModelProto,
+    files: Mapping[str, bytes],
+    library: Path | None,
+    dense: bytes,
+    original: Program,
+    golden: Sequence[Array],
 ) -> manifest.Check:
-    """Run every form of the result on the example inputs."""
+    """Run every form of the result on the example inputs, and the dense original that is kept for `bench`."""
     feeds = _feeds(original)
     engines: dict[str, Callable[[], Sequence[Array]]] = {
-        "reference": lambda: [
-            y.numpy() for y in load_reference(files["reference.zip"], model)(original.example_inputs)
-        ],
-        "portable": lambda: new_session(files["model.onnx"], None).run(None, feeds),
+        "reference": lambda: [y.numpy() for y in load_reference(files[REFERENCE], model)(original.example_inputs)],
+        "dense": lambda: new_session(dense, None).run(None, feeds),
+        "portable": lambda: new_session(files[MODEL], None).run(None, feeds),
     }
     if library:
-        engines["kernels"] = lambda: new_session(files["model.onnx"], library).run(None, feeds)
+        engines["kernels"] = lambda: new_session(files[MODEL], library).run(None, feeds)
     errors, tolerance = dict[str, float](), reference.tolerance(golden)
     for engine, run in track("comparing with the original", list(engines.items())):
         try:
@@ -123,11 +134,10 @@ def _check(
     return manifest.Check(tolerance, errors.get("kernels"), errors["portable"], errors["reference"])
 
 
-def _measure(model: bytes, library: Path | None, original: Program) -> manifest.Speed:
+def _measure(model: bytes, library: Path | None, dense: bytes, original: Program) -> manifest.Speed:
     step("measuring against the dense original", 0, 1)
-    dense = export(original.module, original.example_inputs, {}, original.input_names, original.output_names)
     feeds = _feeds(original)
-    compiled, plain = new_session(model, library), new_session(dense.SerializeToString(), None)
+    compiled, plain = new_session(model, library), new_session(dense, None)
     times = interleaved([lambda: plain.run(None, feeds), lambda: compiled.run(None, feeds)], seconds=SECONDS_TO_MEASURE)
     step("measuring against the dense original", 1, 1)
     dense_s, compiled_s = map(np.array, times)

@@ -6,10 +6,8 @@ initializer of model.onnx has that value; only what the exporter rewrote is stor
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,19 +15,19 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from onnx.external_data_helper import uses_external_data
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 import sparsecc.ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  the graph calls its operators
 from sparsecc.archive import load_archive
-from sparsecc.artifact import read_npz
+from sparsecc.artifact import npz, read_npz
 from sparsecc.capture import dynamic_axes, quiet, widen
 from sparsecc.program import Program
 from sparsecc.reference import Array
 
+from .side_files import digest, pack_entries, read_entries, verify_self_contained
+
 GRAPH, CONSTANTS, REST = "graph.pt2", "constants.json", "rest.npz"
-ENTRY_LIMIT_BYTES = 1 << 30
 Reference = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
 """Flat inputs -> flat outputs, both in the Program's order."""
 
@@ -44,22 +42,17 @@ def pack_reference(program: Program, model: onnx.ModelProto) -> bytes:
     or null for a constant in rest.npz.
     """
     constants = {str(node.target): program.constant(node) for node in program.constants}
-    homes = {_digest(numpy_helper.to_array(t)): t.name for t in model.graph.initializer}
+    homes = {digest(numpy_helper.to_array(t)): t.name for t in model.graph.initializer}
     where, rest = dict[str, dict[str, object] | None](), dict[str, Array]()
     for name, value in constants.items():
         array = _to_numpy(value)
-        if home := homes.get(_digest(array)):
+        if home := homes.get(digest(array)):
             where[name] = {"initializer": home, "transposed": False}
-        elif array.ndim == 2 and (home := homes.get(_digest(array.T))):
+        elif array.ndim == 2 and (home := homes.get(digest(array.T))):
             where[name] = {"initializer": home, "transposed": True}
         else:
             where[name], rest[name] = None, array
-    entries = {GRAPH: _graph(program, constants), CONSTANTS: json.dumps(where).encode(), REST: _npz(rest)}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for entry, data in entries.items():
-            archive.writestr(zipfile.ZipInfo(entry), data, zipfile.ZIP_LZMA)  # a ZipInfo of no date
-    return buffer.getvalue()
+    return pack_entries({GRAPH: _graph(program, constants), CONSTANTS: json.dumps(where).encode(), REST: npz(rest)})
 
 
 class _Interpreter(fx.Interpreter):
@@ -110,17 +103,6 @@ def _hollow(x: torch.Tensor) -> torch.Tensor:
     return torch.zeros((), dtype=x.dtype).expand(x.shape)
 
 
-def _digest(array: Array) -> str:
-    head = f"{array.dtype} {array.shape} ".encode()
-    return hashlib.blake2b(head + array.tobytes(), digest_size=16).hexdigest()
-
-
-def _npz(arrays: Mapping[str, Array]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **cast("dict[str, Any]", arrays))
-    return buffer.getvalue()
-
-
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -131,16 +113,13 @@ def load_reference(data: bytes, model: onnx.ModelProto) -> Reference:
     Raises: CompileError, ValueError, or what zipfile, numpy and torch raise for an archive that is damaged or does not
     fit the model, here or when the function is called.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if missing := {GRAPH, CONSTANTS, REST} - set(archive.namelist()):
-            raise ValueError(f"it has no {min(missing)}")
-        if any(info.file_size > ENTRY_LIMIT_BYTES for info in archive.infolist()):
-            raise ValueError("it is larger than a graph can be")
-        graph = load_archive(archive.read(GRAPH), GRAPH)
-        where: object = json.loads(archive.read(CONSTANTS))
-        rest = read_npz(archive.read(REST))
+    graph_data, constants_data, rest_data = read_entries(data, GRAPH, CONSTANTS, REST)
+    graph = load_archive(graph_data, GRAPH)
+    where: object = json.loads(constants_data)
+    rest = read_npz(rest_data)
     if not isinstance(where, dict):
         raise ValueError(f"{CONSTANTS} is not an object")
+    verify_self_contained(model)
     initializers = {t.name: t for t in model.graph.initializer}
     constants = {
         name: _to_torch(_constant(name, home, initializers, rest))
@@ -166,10 +145,7 @@ def _constant(
         case None if name in rest:
             return rest[name]
         case {"initializer": str(initializer), "transposed": bool(transposed)} if initializer in initializers:
-            tensor = initializers[initializer]
-            if uses_external_data(tensor):  # any file that the process may read
-                raise ValueError(f"the initializer '{initializer}' lies in another file")
-            array = numpy_helper.to_array(tensor)
+            array = numpy_helper.to_array(initializers[initializer])
             return array.T if transposed else array
         case _:
             raise ValueError(f"the constant '{name}' is not in the model")

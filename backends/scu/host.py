@@ -62,7 +62,9 @@ class Unit:
 
     def simulate(self, inputs: Mapping[str, Array], *, timing: bool = True) -> Outcome:
         """One run on one sample; arrays have the shapes of the ports."""
-        load = {port.address: np.ascontiguousarray(inputs[port.name], port.dtype).tobytes() for port in self.ports("inputs")}
+        load = {
+            port.address: np.ascontiguousarray(inputs[port.name], port.dtype).tobytes() for port in self.ports("inputs")
+        }
         return simulate(self.program, self.target, self.kernels, load, self._results(), timing)
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:

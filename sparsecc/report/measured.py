@@ -50,14 +50,14 @@ def verify_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def bench_table(bench: Bench) -> RenderableType:
-    """Dense and compiled, side by side."""
+    """The dense original and the compiled model, side by side."""
 
     def row(name: str, times: Times, model_bytes: int) -> tuple[str, ...]:
         median, least = duration(times.median_ms * 1e-3), duration(times.min_ms * 1e-3)
         return name, median, least, data_size(model_bytes)
 
     rows = [
-        row("dense", bench.dense, bench.dense_bytes),
+        row("dense original", bench.dense, bench.dense_bytes),
         row("compiled", bench.compiled, bench.compiled_bytes),
         ("ratio", f"{bench.ratio_median:.2f}x", f"{bench.ratio_min:.2f}x", f"{_share(bench):.2f} of dense"),
     ]

@@ -1,4 +1,4 @@
-"""How far a compile is: one moving line on a terminal, a plain line per stage elsewhere. Always on stderr."""
+"""How far long work is: one moving line on a terminal, a plain line per stage elsewhere. Always on stderr."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from sparsecc import api, pipelines
 from sparsecc.backend import BACKENDS
-from sparsecc.backends.onnxruntime.session import verify
+from sparsecc.backends.onnxruntime.session import bench, verify
 from sparsecc.capture import capture
+from sparsecc.diagnostics import CompileError
 from sparsecc.pipelines import PASSES
 
 PLUGIN = Path(__file__).parent
@@ -75,6 +76,8 @@ def test_target_is_found_by_name_and_compiles(tmp_path: Path) -> None:
     assert sorted(artifact.manifest.files) == ["golden.npz", "model.onnx"]
     assert "drop-repeated-relu" in [record.name for record in artifact.manifest.passes]
     assert all(verdict.ok for verdict in verify(artifact))
+    with pytest.raises(CompileError, match="SCC078"):
+        bench(artifact)  # the target keeps no original
 
 
 def test_command_line_offers_both(plugin: Path) -> None:

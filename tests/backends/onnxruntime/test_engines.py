@@ -140,6 +140,19 @@ def test_branches_and_bfloat16(tmp_path: Path) -> None:
         assert_as_torch(module, artifact, ids)
 
 
+def test_torch_uses_the_threads_asked_for_and_has_its_own_again(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), list[int]()
+
+    def compute(_: object) -> object:
+        seen.append(torch.get_num_threads())
+        raise ValueError("enough")
+
+    monkeypatch.setattr("sparsecc.backends.onnxruntime.torch_reference.load_reference", lambda *_: compute)
+    with pytest.raises(CompileError, match="enough"):
+        run(small[1], {"input_1": np.ones((1, 64), np.float32)}, "reference", threads=before + 1)
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
 # ---- verify ----------------------------------------------------------------------------------------------------------
 
 

@@ -17,10 +17,12 @@ import pytest
 from sparsecc.artifact import Artifact, golden_npz, write
 from sparsecc.backends.onnxruntime import engines
 from sparsecc.backends.onnxruntime.dense import dense_model
+from sparsecc.backends.onnxruntime.original import pack_original
 from sparsecc.backends.onnxruntime.session import Engine, Verdict, bench, open_session, run, verify
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR, Array, Matrix
 from sparsecc.manifest import Manifest, Value
+from sparsecc.progress import reporting
 from sparsecc.reference import relative_error
 
 checker: Any = onnx.checker  # its types are unknown in part
@@ -72,15 +74,37 @@ def compiled_model() -> onnx.ModelProto:
     return model
 
 
+def original_model() -> onnx.ModelProto:
+    """What the user had: the second layer with a bias that is no use."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 20]>
+        original (float[batch, {IN}] x) => (float[batch, {OUT}] y)
+        {{ hidden = Gemm <transB = 1> (x, first)
+           positive = Relu (hidden)
+           y = Gemm <transB = 1> (positive, second, zeros) }}
+    """)
+    for name, array in {"first": FIRST, "second": SECOND, "zeros": np.zeros(OUT, np.float32)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    checker.check_model(model)
+    return model
+
+
 Make = Callable[..., Artifact]
 
 
 @pytest.fixture
 def make(tmp_path: Path, manifest: Manifest) -> Make:
-    def make(model: onnx.ModelProto | bytes, kernels: bytes | None = None, golden: Array | None = None) -> Artifact:
+    def make(
+        model: onnx.ModelProto | bytes,
+        kernels: bytes | None = None,
+        golden: Array | None = None,
+        original: bytes | None = pack_original(original_model(), compiled_model()),
+    ) -> Artifact:
         outputs = {"y": expected(X) if golden is None else golden}
         data = model if isinstance(model, bytes) else model.SerializeToString()
         files = {"model.onnx": data, "golden.npz": golden_npz({"x": X}, outputs)}
+        if original is not None:
+            files["original.zip"] = original
         if kernels is not None:
             files["kernels.so"] = kernels
         values = (Value("x", "float32", ("batch", IN)),), (Value("y", "float32", ("batch", OUT)),)
@@ -161,17 +185,50 @@ def test_a_missing_reference_is_a_note_for_verify_and_an_error_for_run(make: Mak
     )
 
 
-def test_bench_compares_with_the_dense_model(make: Make) -> None:
+def test_bench_compares_with_the_original(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = list[object]()
+
+    def session(model: bytes | str, options: Any, name: str) -> engines.Compute:
+        models.append(model)
+        return engines.onnxruntime_session(model, options, name)
+
+    monkeypatch.setattr("sparsecc.backends.onnxruntime.bench.onnxruntime_session", session)
     artifact = make(compiled_model())
     result = bench(artifact, threads=2, runs=7)
+    assert models == [str(artifact.path / "model.onnx"), original_model().SerializeToString()]
+    assert result.dense_bytes == len(original_model().SerializeToString())
     assert (result.threads, result.runs, result.shapes) == (2, 7, {"x": (3, IN)})
     assert 0 < result.dense.min_ms <= result.dense.median_ms
     assert 0 < result.compiled.min_ms <= result.compiled.median_ms
     assert result.ratio_min == pytest.approx(result.dense.min_ms / result.compiled.min_ms)
     assert result.ratio_median > 0
     assert result.compiled_bytes == artifact.manifest.files["model.onnx"].bytes
-    assert result.dense_bytes > FIRST.nbytes + SECOND.nbytes
     assert bench(artifact, runs=1, inputs={"x": X[:1]}).shapes == {"x": (1, IN)}
+
+
+def test_bench_tells_how_far_it_is(make: Make) -> None:
+    steps = list[tuple[str, int, int]]()
+    with reporting(lambda *step: steps.append(step)):
+        bench(make(compiled_model()), runs=1)
+    stages = ("restoring the dense original", "measuring against the dense original")
+    assert steps == [(stage, done, 1) for stage in stages for done in (0, 1)]
+
+
+def test_bench_needs_the_original(make: Make) -> None:
+    artifact = make(compiled_model(), original=None)
+    assert refusal(lambda: bench(artifact)) == (
+        f"error[SCC078]: {artifact.path} does not hold the dense original (original.zip), which bench compares with\n"
+        "  help: compile the model again with --target cpu, which keeps it"
+    )
+
+
+def test_a_damaged_original_is_refused(make: Make) -> None:
+    artifact = make(compiled_model(), original=b"no zip file")
+    assert refusal(lambda: bench(artifact)) == (
+        f"error[SCC078]: {artifact.path / 'original.zip'} and model.onnx do not give the dense original: "
+        "File is not a zip file\n"
+        "  help: the artifact is damaged; copy it again as a whole, or compile the model again"
+    )
 
 
 def test_bench_refuses_inputs_that_do_not_fit(make: Make) -> None:
@@ -301,7 +358,10 @@ def test_a_model_that_onnxruntime_refuses_is_an_error(make: Make, capfd: pytest.
         "  help: the model and this onnxruntime do not fit together; "
         "compile the model again with the versions installed here"
     )
-    assert refusal(lambda: bench(artifact)).startswith(f"error[SCC077]: {path} cannot be unpacked: ")
+    original = artifact.path / "original.zip"
+    assert refusal(lambda: bench(artifact)).startswith(
+        f"error[SCC078]: {original} and model.onnx do not give the dense original: "
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -329,5 +389,7 @@ def test_packed_arrays_that_lie_are_refused(make: Make, tensor: str, array: Arra
     target.CopyFrom(onnx.numpy_helper.from_array(array, tensor))
     artifact = make(model)
     message = refusal(lambda: bench(artifact, runs=1))
-    assert message.startswith(f"error[SCC077]: {artifact.path / 'model.onnx'} cannot be unpacked: {reason}")
-    assert message.endswith("\n  help: the artifact is damaged; compile the model again")
+    assert message.startswith(
+        f"error[SCC078]: {artifact.path / 'original.zip'} and model.onnx do not give the dense original: {reason}"
+    )
+    assert message.endswith("\n  help: the artifact is damaged; copy it again as a whole, or compile the model again")

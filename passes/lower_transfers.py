@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparsecc.backends.scu.tile_code import TileCode
+from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from torch import fx
 
 from sparsecc.backends.scu.lower import KernelCode, lower
 from sparsecc.backends.scu.machine import Target, scu_v1
 from sparsecc.backends.scu.tasks import TaskGraph
-from sparsecc.backends.scu.tile_code import TileCode
-from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.invariants import WEIGHTS_CONSTANT, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program
@@ -33,7 +33,7 @@ class LowerTransfers:
         counts = Counter(task.op.name for task in graph.tasks)
         did = ", ".join(f"{count} {op}" for op, count in counts.items())
         return [
-            Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}; {len(graph.constants)} B constants")
+            Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}")
         ]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sparsecc.backends.scu.machine import Target, scu_v1
 from sparsecc.backends.scu.schedule import Schedule, schedule_dma
-from sparsecc.backends.scu.tasks import TaskGraph
 from sparsecc.backends.scu.task_cycles import task_cycles
+from sparsecc.backends.scu.tasks import TaskGraph
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.backends.scu.verify import verify_program
 from sparsecc.diagnostics import CompileError, PassBug
@@ -27,7 +27,7 @@ class ScheduleDMA:
         target, graph = program.fact(Target) or scu_v1(), program.fact(TaskGraph)
         if graph is None:
             raise CompileError.of(
-                "SCC083", "schedule-dma has nothing to schedule", help="run lower-transfers before it"
+                "SCC083", "schedule-dma finds no tasks", help="run lower-transfers before it"
             )
         unit_program, schedule = schedule_dma(graph, target, lambda task: task_cycles(task, graph, target))
         if findings := list(verify_program(unit_program, target)):

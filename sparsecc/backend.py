@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Check, Region, Speed
 from sparsecc.program import Program
 from sparsecc.reference import Array
@@ -14,13 +15,17 @@ from sparsecc.registry import Registry
 
 @dataclass(frozen=True)
 class Build:
-    """The files of an artifact, the Program with its last facts, and what was checked and measured."""
+    """The files of an artifact, the Program with its last facts, and what was checked and measured.
+
+    ``golden`` are the outputs that every engine must give for the example inputs, where they are not the original's.
+    """
 
     files: Mapping[str, bytes]
     program: Program
     check: Check
     regions: tuple[Region, ...] = ()
     speed: Speed | None = None
+    golden: Sequence[Array] | None = None
 
 
 @runtime_checkable
@@ -37,6 +42,13 @@ class Backend(Protocol):
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build: ...
 
 
+@runtime_checkable
+class MakesContracts(Protocol):
+    """A target whose passes settle contracts: ``prepare`` leaves what was asked for among the Program's facts."""
+
+    def prepare(self, program: Program, options: ContractOptions) -> None: ...
+
+
 def _is_backend(part: object) -> TypeGuard[Backend]:
     return isinstance(part, Backend) and not isinstance(part, type)
 
@@ -44,7 +56,7 @@ def _is_backend(part: object) -> TypeGuard[Backend]:
 BACKENDS: Registry[Backend] = Registry(
     "target",
     "sparsecc.backends",
-    {"cpu": "sparsecc.backends.onnxruntime.target:CPU"},
+    {"cpu": "sparsecc.backends.onnxruntime.target:CPU", "scu": "sparsecc.backends.scu.target:SCU"},
     _is_backend,
     unknown_code="SCC085",
 )

@@ -425,7 +425,7 @@ CODES: dict[str, Code] = {
         "A queue far ahead of the one that waits for it would release a semaphore beyond its greatest count.",
         _BUG + " In a program written by hand, let the releasing queue wait for the other now and then.",
     ),
-    # 111-112: what a schedule needs of its target
+    # 111-115: what a schedule needs of its target, and a program of its host
     "SCC111": Code(
         "model too large for a memory of the SCU",
         "Each tensor needs a place from its first write to its last use. Even run one operation after the other, more "
@@ -436,6 +436,21 @@ CODES: dict[str, Code] = {
         "too few semaphores",
         "Each pair of queues of which one waits for the other takes a semaphore of its own.",
         "Give command.semaphores a greater number in a target file (--target-file).",
+    ),
+    "SCC113": Code(
+        "an operation of too many tensors",
+        "A kernel of the unit reads one tensor in its scratchpad and at most four more.",
+        "Write the operation in steps, for instance two and two tensors concatenated.",
+    ),
+    "SCC114": Code(
+        "an SCU program that does not describe itself",
+        "Section META lists where inputs and outputs lie; this one does not, or not in a way that makes sense.",
+        "Compile the model again, or give addresses yourself in Python (sparsecc.backends.scu.simulator).",
+    ),
+    "SCC115": Code(
+        "contracts for a target that has none",
+        "Calibration data, budgets and target files are for targets that move data between layers by contract.",
+        "Add --target scu, or leave the options out.",
     ),
 }
 

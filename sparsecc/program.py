@@ -78,8 +78,8 @@ class Layer:
 class Program:
     """``module`` takes and returns flat positional tensors; its parameters and buffers are never written to.
 
-    ``layers`` is keyed by the name of the layer's node; ``dims`` names the symbols of dynamic sizes; ``facts`` hold what
-    passes of one target know, under its type.
+    ``layers`` is keyed by the name of the layer's node; ``dims`` names the symbols of dynamic sizes; ``facts`` hold
+    what the passes of one target know, under its type.
     """
 
     module: fx.GraphModule

@@ -1,4 +1,4 @@
-"""What contracts bring: the program beside dense DMA and lossless zero-compression, scheduled alike, simulated alike."""
+"""What contracts bring: a program beside dense DMA and lossless zero-compression, scheduled and simulated alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sparsecc.progress import track
 from sparsecc.reference import Array
 
 from .host import Unit, first_sample, load_kernels
-from .machine import Target
 from .schedule import Schedule, schedule_dma
 from .simulator import Outcome
 from .task_cycles import task_cycles

@@ -62,9 +62,8 @@ class Unit:
 
     def simulate(self, inputs: Mapping[str, Array], *, timing: bool = True) -> Outcome:
         """One run on one sample; arrays have the shapes of the ports."""
-        load = {
-            port.address: np.ascontiguousarray(inputs[port.name], port.dtype).tobytes() for port in self.ports("inputs")
-        }
+        arrays = {port.address: np.ascontiguousarray(inputs[port.name], port.dtype) for port in self.ports("inputs")}
+        load = {address: array.tobytes() for address, array in arrays.items()}
         return simulate(self.program, self.target, self.kernels, load, self._results(), timing)
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
@@ -109,6 +108,11 @@ def _port(entry: Mapping[str, Any]) -> Port:
     if not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"shape {shape}")
     return Port(str(entry["name"]), int(entry["address"]), np.dtype(str(entry["dtype"])), shape)
+
+
+def first_sample(ports: Sequence[Port], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What one run takes of a batch."""
+    return _samples(ports, inputs)[0]
 
 
 def _samples(ports: Sequence[Port], inputs: Mapping[str, Array]) -> list[dict[str, Array]]:

@@ -42,9 +42,8 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
         fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
         numbers = attributes(contract)
         skip_zero = bool(numbers.pop("skip_zero"))
-        call = program.add_call(
-            edge.node.next, KEEP_TOP, edge.node, s, fill, *numbers.values(), skip_zero, like=edge.node
-        )
+        tensors, options = (edge.node, s, fill), (*numbers.values(), skip_zero)
+        call = program.add_call(edge.node.next, KEEP_TOP, *tensors, *options, like=edge.node)
         for reader in edge.readers:
             reader.replace_input_with(edge.node, call)
     program.tidy()

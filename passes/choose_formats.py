@@ -84,7 +84,7 @@ class ChooseFormats:
         return [Note(n.name, f"{program.layers[n.name].weight}: {program.layers[n.name].reason}") for n in nodes]
 
     def kernels(self, program: Program, node: fx.Node) -> dict[str, int]:
-        """The candidates worth measuring and the values that each reads; none without a zero or a region for the layer."""
+        """The candidates worth measuring, and the values that each reads; none without zeros or a region."""
         layer = program.layers[node.name]
         if isinstance(describe(node), Refusal) or layer.nonzeros == layer.elems:
             return {}

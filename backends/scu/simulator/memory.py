@@ -47,8 +47,8 @@ class Memories:
         return self._at(address, (address, address + size_bytes))[:size_bytes]
 
     def gather(self, address: int, run_bytes: int, reps: tuple[int, int], strides: tuple[int, int]) -> Bytes:
-        """The bytes of a strided access, one run after the other: not to be written to. Raises: CompileError SCC101."""
-        return np.ascontiguousarray(self._runs(address, run_bytes, reps, strides)).reshape(-1)
+        """A copy of the bytes of a strided access, one run after the other. Raises: CompileError SCC101."""
+        return np.array(self._runs(address, run_bytes, reps, strides), order="C").reshape(-1)
 
     def scatter(
         self, address: int, run_bytes: int, reps: tuple[int, int], strides: tuple[int, int], data: Bytes

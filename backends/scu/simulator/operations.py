@@ -39,6 +39,7 @@ _BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
 ARRAYS = (np.dtype("<i1"), np.dtype("<f2"), _BFLOAT16, np.dtype("<f4"))
 """The numpy types whose values are those of a Dtype."""
 _UNSCORED = np.array([255], np.uint8)
+_TILES_AT_ONCE = 1024  # bounds the memory that keys take
 _NO_KEY = 1 << 16  # greater than every key
 
 
@@ -81,7 +82,7 @@ class Unit:
         Raises: CompileError SCC096 to SCC099 for a block, SCC100 for a kernel that does not exist, SCC101.
         """
         effect = EFFECTS.get(Op(d.op))
-        return effect(self, d) or 0 if effect else 0
+        return (effect(self, d) or 0) if effect else 0
 
     def predicate(self, d: Descriptor) -> bool:
         """Whether the program goes on after a PREDICATED NOP, and not at its ``next``."""
@@ -92,41 +93,49 @@ class Unit:
     def send(self, d: Descriptor) -> int:
         dtype = Dtype(d.dtype)
         x = self._source(d).view(ARRAYS[dtype]).reshape(d.tiles, d.tile_n)
+        starts = range(0, d.tiles, _TILES_AT_ONCE)
+        moved_bytes = sum(self._send_tiles(d, x[start : start + _TILES_AT_ONCE], start) for start in starts)
+        self._count_link(d, x.nbytes, moved_bytes)
+        return moved_bytes
+
+    def _send_tiles(self, d: Descriptor, x: npt.NDArray[Any], start: int) -> int:
+        """Tiles x [tiles, tile_n] of a SEND from tile ``start`` on: bytes of their blocks."""
+        dtype = Dtype(d.dtype)
         base, shift = self._key_numbers(dtype)
-        self.counters.elems_zero += int(np.count_nonzero(_is_zero(x, dtype, base)))
         kept = np.ones(x.shape, np.bool_)
         if d.codec != Codec.RAW:
             bits = 16 if d.has(Flag.WIDE_KEYS) else 8
             is_int8 = dtype == Dtype.INT8
             key = Key(DTYPES[dtype], bits, shift, 0 if is_int8 else base, base if is_int8 else 0)
-            kept = self._select(d, self._keys(d, x, key))
+            kept = self._select(d, self._keys(d, x, start, key))
         values, sent = fill_dropped(x, kept, fill_of(d), d.has(Flag.SKIP_ZERO))
         marked = kept if d.codec == Codec.RAW else sent
         moved_bytes = 0
-        for i, (row, mask) in enumerate(zip(values.view(dtype.array), marked, strict=True)):
+        for i, (row, mask) in enumerate(zip(values.view(dtype.array), marked, strict=True), start):
             block = np.frombuffer(encode(Codec(d.codec), row, mask, dtype), np.uint8)
             self.memories.view(d.dst + i * d.dst_st1, len(block))[:] = block
             moved_bytes += len(block)
         self.counters.elems_kept += int(np.count_nonzero(marked))
-        self._count_link(d, x.nbytes, moved_bytes)
+        self.counters.elems_zero += int(np.count_nonzero(_is_zero(x, dtype, base)))
         return moved_bytes
 
-    def _keys(self, d: Descriptor, x: npt.NDArray[Any], key: Key) -> Keys:
-        sensitivity, block = _UNSCORED, 1
+    def _keys(self, d: Descriptor, x: npt.NDArray[Any], start: int, key: Key) -> Keys:
+        sensitivity = _UNSCORED
         if d.has(Flag.SCORED):
-            sensitivity, block = self.memories.smap[d.smap : d.smap - (-x.size // d.dst_st2)], d.dst_st2
-        return make_keys(x.reshape(-1), sensitivity, block, key).reshape(x.shape)
+            first = start * d.tile_n
+            sensitivity = self.memories.smap[d.smap + np.arange(first, first + x.size) // d.dst_st2]
+        return make_keys(x.reshape(-1), sensitivity, 1, key).reshape(x.shape)
 
     def _select(self, d: Descriptor, keys: Keys) -> Mask:
         """What is kept of keys [tiles, tile_n], with the registers and counters that follow."""
         kept = np.empty(keys.shape, np.bool_)
         totals = keys.sum(axis=1, dtype=np.int64)
         start = 0
-        while start < d.tiles:
-            k, stop = d.k, d.tiles
+        while start < len(keys):
+            k, stop = d.k, len(keys)
             if d.has(Flag.REGISTER):
                 k = min(d.k, self._contracts.k(d.contract))
-                stop = start + self._contracts.tiles_left(d.contract, d.tiles - start)
+                stop = start + self._contracts.tiles_left(d.contract, len(keys) - start)
             kept[start:stop] = first_k(keys[start:stop], k)
             if d.has(Flag.REGISTER):
                 mass = int(keys[start:stop].sum(where=kept[start:stop], dtype=np.int64))
@@ -155,7 +164,7 @@ class Unit:
         return moved_bytes
 
     def copy(self, d: Descriptor) -> None:
-        data = self._source(d).copy()  # not a view of what may be overwritten
+        data = self._source(d)
         self.memories.scatter(d.dst, d.run_bytes, (d.reps1, d.reps2), (d.dst_st1, d.dst_st2), data)
         self._count_link(d, len(data), len(data))
 

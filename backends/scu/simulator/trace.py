@@ -20,9 +20,10 @@ QUEUES, UNITS, BYTES = 1, 2, 3
 
 
 def trace_json(outcome: Outcome, program: UnitProgram, target: Target) -> str:
-    """The trace of a run with timing. Microseconds at the target's clock; slices are named by label and note, else by operation.
+    """The trace of a run with timing, in microseconds at the target's clock.
 
-    A slice on a unit's track is as long as the unit is busy. The counters are sums up to the end of each descriptor.
+    Slices are named by label and note, else by operation; their argument ``edge`` is the descriptor's tag. A slice on a
+    unit's track is as long as the unit is busy. The counters are sums up to the end of each descriptor.
     """
     named = [(QUEUES, [queue.name for queue in Queue]), (UNITS, list(units(target)))]
     processes = ((QUEUES, "queues"), (UNITS, "units"), (BYTES, "bytes"))

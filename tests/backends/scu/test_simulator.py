@@ -15,7 +15,7 @@ from scu_programs import CONFIG, EVERY_OP, IN, OUT, RUNS, TARGET, M
 
 from sparsecc.backends.scu.check import check_program
 from sparsecc.backends.scu.codecs import Codec, Dtype, Header, decode, encode, worst_case_bytes
-from sparsecc.backends.scu.descriptor import Descriptor, Flag, Op, Queue, flags
+from sparsecc.backends.scu.descriptor import NO_FLAG, Descriptor, Flag, Op, Queue, flags
 from sparsecc.backends.scu.machine import DTYPES
 from sparsecc.backends.scu.simulator import Outcome, simulate
 from sparsecc.backends.scu.simulator.operations import ARRAYS
@@ -42,7 +42,7 @@ def run(
 
 
 def transfer(
-    dtype: Dtype, codec: Codec, n: int, tiles: int, k: int, flag: Flag = Flag(0), **more: int
+    dtype: Dtype, codec: Codec, n: int, tiles: int, k: int, flag: Flag = NO_FLAG, **more: int
 ) -> list[Descriptor]:
     """Tiles at tile0, through the link, to tile1."""
     slot, run_bytes = worst_case_bytes(codec, n, k, dtype), n * tiles * dtype.width_bytes
@@ -102,6 +102,21 @@ def test_what_arrives_is_what_the_contract_says(data: st.DataObject, dtype: Dtyp
     )
     assert outcome.outputs == [expected.tobytes()]
     assert outcome.counters.elems_kept == (x.size if codec == Codec.RAW else int(sent.sum()))
+
+
+def test_descriptors_of_many_tiles() -> None:
+    tiles, n, block = 2500, 5, 3
+    x = np.random.default_rng(0).integers(-128, 128, tiles * n, np.int8)
+    smap = np.random.default_rng(1).bytes(-(-x.size // block))
+    contract = contracts.Contract.fixed("e", Key("int8", 8, 7), 30_000, tile_elems=n, map_block=block)
+    expected, sent = contracts.transmit(x[None], np.frombuffer(smap, np.uint8), contract)
+    outcome = run(
+        *(replace(d, dst=M["dram"]) if d.op == Op.SEND else replace(d, src=M["dram"]) for d in transfer(
+            Dtype.INT8, Codec.BITMASK, n, tiles, contract.k(n), Flag.SCORED, dst_st2=block)),
+        load={M["tile0"]: x.tobytes()}, read=((M["tile1"], x.nbytes),), smap=smap, config=((0x510, 7),),
+    )  # fmt: skip
+    assert outcome.outputs == [expected.tobytes()]
+    assert (outcome.counters.elems_kept, outcome.link_bytes) == (sent.sum(), 0)
 
 
 def test_counters_are_those_of_the_blocks() -> None:
@@ -277,8 +292,8 @@ def test_blocks_that_no_one_vouches_for() -> None:
     with pytest.raises(CompileError) as caught:
         received(encode(Codec.BITMASK, values, np.arange(9), Dtype.INT8))
     assert str(caught.value) == (
-        "error[SCC099]: a BITMASK block holds 9 of 64 INT8 elements, and RECV expects at most 8 of 64 INT8 elements in a "
-        "BITMASK block\n  help: copy the file again as a whole, or compile the model again"
+        "error[SCC099]: a BITMASK block holds 9 of 64 INT8 elements, and RECV expects at most 8 of 64 INT8 elements in "
+        "a BITMASK block\n  help: copy the file again as a whole, or compile the model again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Cycles of single descriptors, worked out by hand from scu.toml. Every descriptor pays 4 + 1 to be fetched and issued."""
+"""Cycles of single descriptors, worked out by hand from scu.toml. Each pays 4 + 1 to be fetched and issued."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from scu_programs import EVERY_OP, LINK, OUT, RUNS, TARGET, M, programs
 
 from sparsecc.backends.scu.codecs import Codec, Dtype, worst_case_bytes
-from sparsecc.backends.scu.descriptor import Descriptor, Flag, Op, Queue, flags
+from sparsecc.backends.scu.descriptor import NO_FLAG, Descriptor, Flag, Op, Queue, flags
 from sparsecc.backends.scu.timing import busy_cycles, duration, payload_bound, stages, tile_of, units
 from sparsecc.backends.scu.unit_program import Kernel, Operand, UnitProgram
 
@@ -15,7 +15,7 @@ ISSUED = 4 + 1
 SET_UP = ISSUED + 8
 
 
-def send(codec: Codec = Codec.BITMASK, flag: Flag = Flag(0), tiles: int = 1, k: int = 256) -> Descriptor:
+def send(codec: Codec = Codec.BITMASK, flag: Flag = NO_FLAG, tiles: int = 1, k: int = 256) -> Descriptor:
     """From tile0 to the link, int8 tiles of 1024."""
     slot = worst_case_bytes(codec, 1024, k, Dtype.INT8)
     return Descriptor(Op.SEND, flags(Queue.OUT, flag), Dtype.INT8, codec, k=k, tile_n=1024, tiles=tiles, src=M["tile0"],

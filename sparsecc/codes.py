@@ -410,8 +410,8 @@ CODES: dict[str, Code] = {
     ),
     "SCC106": Code(
         "race between descriptors",
-        "Two descriptors touch the same bytes, one of them writes, and neither queue nor semaphore says which is first. "
-        "Buffers that overlap while both are alive look like this.",
+        "Two descriptors touch the same bytes, one of them writes, and neither queue nor semaphore says which is "
+        "first. Buffers that overlap while both are alive look like this.",
         _BUG + " In a program written by hand, let the second acquire what the first releases.",
     ),
     "SCC107": Code(

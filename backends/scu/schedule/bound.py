@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from .graph import Problem
 
-
-def heads(problem: Problem) -> list[int]:
-    """Per task the cycles that pass before it can start: the longest path that leads to it."""
-    head = [0] * len(problem.cycles)
-    for i, before in enumerate(problem.before):
-        head[i] = max((head[j] + problem.cycles[j] for j in before), default=0)
-    return head
+NEAREST = 64
+"""Tasks that are looked at together before each task: a transfer in chunks, and the stages around it."""
 
 
 def tails(problem: Problem) -> list[int]:
@@ -24,12 +20,43 @@ def tails(problem: Problem) -> list[int]:
     return tail
 
 
+def heads(cycles: Sequence[int], queue: Sequence[int], before: Sequence[Sequence[int]]) -> list[int]:
+    """Per task the cycles that must pass before it can start.
+
+    The longest path that leads to it, or more: what it needs done by one unit is done one after the other.
+    """
+    head = list[int]()
+    for direct in before:
+        rest = dict.fromkeys(direct, 0)  # cycles between the end of a task and the start of this one
+        nearest = [-j for j in direct]
+        heapq.heapify(nearest)
+        jobs = defaultdict[int, list[tuple[int, int, int]]](list)
+        seen = 0
+        while nearest and seen < NEAREST:
+            j = -heapq.heappop(nearest)  # all that it leads to on the way here have been seen
+            seen += 1
+            jobs[queue[j]].append((head[j], cycles[j], cycles[j] + rest[j]))
+            for i in before[j]:
+                if i not in rest:
+                    heapq.heappush(nearest, -i)
+                rest[i] = max(rest.get(i, 0), cycles[j] + rest[j])
+        head.append(max(map(_one_machine, jobs.values()), default=0))
+    return head
+
+
 def lower_bound(problem: Problem) -> int:
     """The greatest of: the critical path, and per unit the time of its tasks with what comes before and after them."""
-    head, tail = heads(problem), tails(problem)
+    head = heads(problem.cycles, problem.queue, problem.before)
+    last = len(head) - 1
+    mirrored = heads(
+        problem.cycles[::-1], problem.queue[::-1], [[last - j for j in problem.after[last - i]] for i in range(last + 1)]
+    )
+    tail = [cycles + rest for cycles, rest in zip(problem.cycles, reversed(mirrored), strict=True)]
     path = max(map(sum, zip(head, tail, strict=True)), default=0)
-    units = ([i for i, q in enumerate(problem.queue) if q == unit] for unit in set(problem.queue))
-    return max((path, *(_one_machine((head[i], problem.cycles[i], tail[i]) for i in unit) for unit in units)))
+    jobs = defaultdict[int, list[tuple[int, int, int]]](list)
+    for unit, *job in zip(problem.queue, head, problem.cycles, tail, strict=True):
+        jobs[unit].append((job[0], job[1], job[2]))
+    return max((path, *map(_one_machine, jobs.values())))
 
 
 def _one_machine(jobs: Iterable[tuple[int, int, int]]) -> int:
@@ -38,17 +65,17 @@ def _one_machine(jobs: Iterable[tuple[int, int, int]]) -> int:
     At any time it works on the available job of the greatest tail.
     Source: Jackson's preemptive schedule; Carlier, The one-machine sequencing problem, EJOR 11 (1982).
     """
-    arriving = sorted(jobs)
+    arriving = sorted(jobs, reverse=True)
     waiting = list[tuple[int, int]]()  # (-tail after the job, cycles left)
     time = bound = 0
     while arriving or waiting:
         if not waiting:
-            time = max(time, arriving[0][0])
-        while arriving and arriving[0][0] <= time:
-            _, cycles, tail = arriving.pop(0)
+            time = max(time, arriving[-1][0])
+        while arriving and arriving[-1][0] <= time:
+            _, cycles, tail = arriving.pop()
             heapq.heappush(waiting, (cycles - tail, cycles))
         after, left = heapq.heappop(waiting)
-        step = min(left, arriving[0][0] - time) if arriving else left
+        step = min(left, arriving[-1][0] - time) if arriving else left
         time += step
         if step < left:
             heapq.heappush(waiting, (after, left - step))

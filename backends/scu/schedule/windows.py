@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ortools.sat.python import cp_model
 
 from .allocate import deterministic_solver
-from .bound import heads
 from .graph import Problem
 from .lists import list_schedule
 
@@ -38,7 +37,7 @@ def improve(problem: Problem, start: list[int], bound: int, seconds: float) -> t
             if best <= proven or left <= 0:
                 break
             order = sorted(range(number), key=lambda i: (start[i], i))
-            window = _Window(problem, start, order, first)
+            window = _Window(problem, start, order, first, proven)
             limit = min(left, seconds if whole else WINDOW_SECONDS)
             found, floor, spent = window.solve(best, limit)
             left -= max(spent, 0.001)
@@ -63,6 +62,7 @@ class _Window:
     start: Sequence[int]
     order: Sequence[int]
     first: int
+    bound: int
 
     def solve(self, best: int, seconds: float) -> tuple[list[int] | None, int, float]:
         """Starts that should make the whole shorter than ``best``, a floor for it, and the deterministic time spent.
@@ -79,12 +79,11 @@ class _Window:
         for i in past:
             released[p.queue[i]] = max(released[p.queue[i]], start[i] + p.cycles[i])
         tail = self._tails(later)
-        head = heads(p) if not past else None
-        makespan = model.new_int_var(0, best - 1, "")
+        makespan = model.new_int_var(self.bound, best - 1, "")
         for i in inside:
             for j in p.before[i]:
                 model.add(free[i] >= (free[j] if j in free else start[j]) + p.cycles[j])
-            model.add(free[i] >= max(released[p.queue[i]], head[i] if head else 0))
+            model.add(free[i] >= released[p.queue[i]])
             model.add(free[i] + p.cycles[i] + tail[i] <= makespan)
             model.add_hint(free[i], start[i])
         for unit in set(p.queue):

@@ -32,9 +32,7 @@ class LowerTransfers:
         program.facts[TaskGraph], program.facts[TileCode] = graph, code
         counts = Counter(task.op.name for task in graph.tasks)
         did = ", ".join(f"{count} {op}" for op, count in counts.items())
-        return [
-            Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}")
-        ]
+        return [Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}")]
 
 
 def lower_with_code(program: Program, target: Target, *, lossless: bool = False) -> tuple[TaskGraph, TileCode]:

@@ -26,9 +26,7 @@ class ScheduleDMA:
     def run(self, program: Program) -> Sequence[Note]:
         target, graph = program.fact(Target) or scu_v1(), program.fact(TaskGraph)
         if graph is None:
-            raise CompileError.of(
-                "SCC083", "schedule-dma finds no tasks", help="run lower-transfers before it"
-            )
+            raise CompileError.of("SCC083", "schedule-dma finds no tasks", help="run lower-transfers before it")
         unit_program, schedule = schedule_dma(graph, target, lambda task: task_cycles(task, graph, target))
         if findings := list(verify_program(unit_program, target)):
             raise PassBug(self.name, findings)

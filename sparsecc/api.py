@@ -16,8 +16,10 @@ from torch.export import ExportedProgram
 
 from sparsecc import artifact, pipelines, reference
 from sparsecc.artifact import Artifact
-from sparsecc.backend import BACKENDS
+from sparsecc.backend import BACKENDS, MakesContracts
 from sparsecc.capture import Inputs, capture, export, quiet
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cache_at, cpu_name
 from sparsecc.manifest import Manifest, Pruned, Source, Value, Versions
 from sparsecc.pass_manager import Pipeline, Record
@@ -54,6 +56,7 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
     allow_pickle: bool = False,
     pipeline: str | None = None,
     tuning_cache: Path | None = None,
+    contracts: ContractOptions | None = None,
     progress: Progress | None = None,
 ) -> Compiled:
     """Compile a model, and compare every form of the result with it before returning.
@@ -62,9 +65,16 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
     "package.module:function" that builds the module of a state dict. ``dynamic`` names axes of any size: {"batch": 0}.
     ``sparsity`` first sets that share of every layer's weights to zero, by magnitude and without retraining.
     Without ``tune`` nothing is measured: a cost model decides. ``pipeline`` replaces the target's passes.
+    ``contracts`` are for targets that move data between layers by contract, as "scu" does.
     Raises: CompileError for whatever is wrong with the model, the file or the options.
     """
     backend = BACKENDS.load(target)
+    if contracts and not isinstance(backend, MakesContracts):
+        raise CompileError.of(
+            "SCC115",
+            f"target '{target}' makes no contracts, and options of contracts were given",
+            help='add --target scu (target="scu"), or leave out --calibration, the budgets and --target-file',
+        )
     prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
     passes = pipelines.parse(backend.pipeline(tune=tune) if pipeline is None else pipeline)
     with reporting(progress), cache_at(tuning_cache):
@@ -72,12 +82,15 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         source, loaded = _source(model, factory, allow_pickle)
         original = capture(loaded, example_inputs, dynamic=dynamic)
         step("capturing", 1, 1)
+        if isinstance(backend, MakesContracts):
+            backend.prepare(original, contracts or ContractOptions())
         records: tuple[Record, ...] = ()
         if prune:
             original, records = run_passes(prune, original)
         program, more = run_passes(passes, original)
         golden = reference.run(original)
         build = backend.build(program, original, golden, tune=tune)
+    golden = golden if build.golden is None else build.golden
     names = dict(zip(original.output_names, golden, strict=True))
     inputs = {n: x.numpy() for n, x in zip(original.input_names, original.example_inputs, strict=True)}
     manifest = Manifest(

@@ -73,6 +73,7 @@ class Check:
     kernels: float | None
     portable: float | None
     reference: float | None
+    unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Manifest:
     schema: int = SCHEMA
 
 
-ADDED_LATER = {(Source, "name"), (Candidate, "estimated_us")}
+ADDED_LATER = {(Source, "name"), (Candidate, "estimated_us"), (Check, "unit")}
 """Fields that the first manifests of this schema lack: they have their defaults there."""
 
 

@@ -3,24 +3,20 @@
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_graphs import LINES, copies, cycles, minilm, networks, parallel, peak_bytes, resnet20, small, used
+from random_graphs import copies, cycles, networks, peak_bytes, small, used
 
 from sparsecc.backends.scu.check import check_program
 from sparsecc.backends.scu.container import read, write
-from sparsecc.backends.scu.descriptor import Descriptor, Flag, Op, Queue
+from sparsecc.backends.scu.descriptor import Descriptor, Op, Queue
 from sparsecc.backends.scu.machine import Target, scu_v1
-from sparsecc.backends.scu.schedule import Schedule, assemble, schedule, schedule_dma
-from sparsecc.backends.scu.schedule.bound import lower_bound, tails
-from sparsecc.backends.scu.schedule.graph import Problem, dependencies, problem_of
+from sparsecc.backends.scu.schedule import Schedule, schedule, schedule_dma
+from sparsecc.backends.scu.schedule.graph import problem_of
 from sparsecc.backends.scu.schedule.lists import list_schedule
-from sparsecc.backends.scu.schedule.semaphores import synchronise
 from sparsecc.backends.scu.tasks import Buffer, Part, Task, TaskGraph
-from sparsecc.backends.scu.unit_program import Contract, UnitProgram
+from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.backends.scu.verify import verify_program
 from sparsecc.diagnostics import CompileError
 
@@ -203,9 +199,7 @@ def test_any_interleaving_computes_the_same(graph: TaskGraph, spare_bytes: int |
 
 @settings(max_examples=25, deadline=None)
 @given(networks(), st.sampled_from([0, 1024, None]), st.integers(0, 2**32))
-def test_any_interleaving_of_a_network_computes_the_same(
-    graph: TaskGraph, spare_bytes: int | None, seed: int
-) -> None:
+def test_any_interleaving_of_a_network_computes_the_same(graph: TaskGraph, spare_bytes: int | None, seed: int) -> None:
     target = TARGET if spare_bytes is None else tight(graph, spare_bytes)
     try:
         program, _ = schedule_dma(graph, target, cycles, 0.2)

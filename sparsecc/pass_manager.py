@@ -102,7 +102,7 @@ class Pipeline:
                 raise PassBug(p.name, faults)
             actual = _run(p, program) if changed else expected
             error = reference.largest_error(actual, expected)
-            if p.effects.keeps_meaning and not error <= reference.tolerance(expected):
+            if p.effects.keeps_meaning and not error <= reference.tolerance(program):
                 raise PassBug(p.name, [Diagnostic("SCC008", f"the outputs changed by {error:.2g} of their magnitude")])
             expected = actual
             records.append(Record(p.name, changed, seconds, error, notes))

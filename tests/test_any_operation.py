@@ -33,6 +33,7 @@ VECTORS: dict[str, Operation] = {
     "products": lambda h: torch.einsum("bi,bj->bij", h, h).diagonal(dim1=1, dim2=2) + (h @ h.mT).mean(),
     "integers": lambda h: (h.long() // 3 % 5 << 1).bitwise_and(7).to(h.dtype),
     "triangles": lambda h: torch.einsum("bi,bj->bij", h, h).tril().triu(-3).sum(-1),
+    "float16": lambda h: (h.half() * 2).float(),
     "one-hot": lambda h: functional.one_hot(h.argmax(-1), 16).to(h.dtype),
 }
 IMAGES: dict[str, Operation] = {

@@ -117,7 +117,7 @@ def _check(
     }
     if library:
         engines["kernels"] = lambda: new_session(files[MODEL], library).run(None, feeds)
-    errors, tolerance = dict[str, float](), reference.tolerance(golden)
+    errors, tolerance = dict[str, float](), reference.tolerance(original)
     for engine, run in track("comparing with the original", list(engines.items())):
         try:
             outputs = run()

@@ -219,6 +219,14 @@ def test_a_fixed_register_does_not_move_and_the_descriptor_bounds_it() -> None:
     assert kept_by(Register(5, 5, 5), x, 48) == [5, 5, 5]
 
 
+@pytest.mark.parametrize(
+    ("margin_lo", "margin_hi", "k"), [(16_384, 16_384, 16), (0, 16_383, 14), (16_385, 65_535, 18), (0, 65_535, 16)]
+)
+def test_a_share_on_a_margin_moves_nothing(margin_lo: int, margin_hi: int, k: int) -> None:
+    x = np.full((2, 64), 101, np.int8)  # the share is 16 / 64, so 16384
+    assert kept_by(Register(16, 1, 33, 1, margin_lo, margin_hi), x, 48) == [16, k]
+
+
 def test_masses_go_on_across_descriptors_and_no_mass_moves_nothing() -> None:
     zeros, flat = np.zeros((2, 64), np.int8), np.full((2, 64), 101, np.int8)
     register = Register(k=8, k_lo=1, k_hi=9, period=4, margin_lo=65_000, margin_hi=65_535)
@@ -253,6 +261,23 @@ def test_map_update_by_hand() -> None:
     )
     # products 64 * 200 = 12800 and 256 * 100 = 25600: the entries are 128 (127.5 rounded) and 255
     assert outcome.outputs == [bytes([0, 7, 128, 255, 9, 0])]
+
+
+def test_averages_last_until_the_map_is_loaded_again() -> None:
+    x = np.array([1, 4], np.int8)
+    update = Descriptor(Op.SMAP_UPD, CONFIG, Dtype.INT8, tile_n=2, tiles=1, src=M["tile0"], run_bytes=2, **RUNS,
+                        dst_st2=1)  # fmt: skip
+    other = replace(update, src=M["tile0"] + 2)
+    load = Descriptor(Op.SMAP_LOAD, CONFIG, src=M["const"], dst=M["smap"], run_bytes=2)
+    data = {M["tile0"]: x.tobytes() + x[::-1].tobytes()}
+
+    def entries(*code: Descriptor) -> list[int]:
+        outcome = run(*code, load=data, read=((M["smap"], 2),), constants=b"\xff\xff", smap=b"\xff\xff")
+        return list(outcome.outputs[0])
+
+    # averages in 1/256: 32 and 128; then 32 + (1024 - 32 + 4 >> 3) = 156 and 128 + (256 - 128 + 4 >> 3) = 144
+    assert entries(update) == entries(other, load, update) == [64, 255]
+    assert entries(update, other) == [255, (255 * 144 + 78) // 156]
 
 
 @pytest.mark.parametrize("dtype", [Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from scu_programs import CONFIG, EVERY_OP, IN, LINK, OUT, RUNS, TARGET, M, programs
 
+from sparsecc.backends.scu import container
 from sparsecc.backends.scu.codecs import Codec, Dtype
 from sparsecc.backends.scu.descriptor import Descriptor, Flag, Op, Queue, flags
 from sparsecc.backends.scu.simulator import Outcome, simulate
@@ -169,7 +170,8 @@ READ = [(M["tile1"], 1024), (M["link"], 512), (M["smap"], 4)]
 
 
 def test_every_operation_together() -> None:
-    outcome = simulate(ORDERED, TARGET, {"conv1": conv}, LOAD, READ)
+    program = container.read(container.write(ORDERED, TARGET), TARGET)
+    outcome = simulate(program, TARGET, {"conv1": conv}, LOAD, READ)
     assert sorted(span.place for span in outcome.spans) == list(range(13))
     assert outcome.counters.bytes_dense == 1024
     assert outcome.counters.elems_kept == 4 * 48

@@ -49,7 +49,9 @@ def lower_bound(problem: Problem) -> int:
     head = heads(problem.cycles, problem.queue, problem.before)
     last = len(head) - 1
     mirrored = heads(
-        problem.cycles[::-1], problem.queue[::-1], [[last - j for j in problem.after[last - i]] for i in range(last + 1)]
+        problem.cycles[::-1],
+        problem.queue[::-1],
+        [[last - j for j in problem.after[last - i]] for i in range(last + 1)],
     )
     tail = [cycles + rest for cycles, rest in zip(problem.cycles, reversed(mirrored), strict=True)]
     path = max(map(sum, zip(head, tail, strict=True)), default=0)

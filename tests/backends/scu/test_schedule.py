@@ -1,9 +1,10 @@
-"""Schedules respect what a graph asks, come close to their bound, and become programs that any timing computes right."""
+"""Schedules respect their graph, come close to their bound, and become programs that any timing computes right."""
 
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -56,7 +57,7 @@ def assert_respects(graph: TaskGraph, found: Schedule, target: Target, time: Cal
                 assert end[earlier.name] <= start[later.name]
     for queue, names in found.queues.items():
         assert sorted(names) == sorted(task.name for task in graph.tasks if task.queue == queue)
-        assert all(end[a] <= start[b] for a, b in zip(names, names[1:], strict=False))
+        assert all(end[a] <= start[b] for a, b in pairwise(names))
     for memory in target.memory:
         lives = [
             (
@@ -203,9 +204,7 @@ def test_any_interleaving_computes_the_same(graph: TaskGraph, spare_bytes: int |
 
 @settings(max_examples=25, deadline=None)
 @given(networks(), st.sampled_from([0, 1024, None]), st.integers(0, 2**32))
-def test_any_interleaving_of_a_network_computes_the_same(
-    graph: TaskGraph, spare_bytes: int | None, seed: int
-) -> None:
+def test_any_interleaving_of_a_network_computes_the_same(graph: TaskGraph, spare_bytes: int | None, seed: int) -> None:
     target = TARGET if spare_bytes is None else tight(graph, spare_bytes)
     try:
         program, _ = schedule_dma(graph, target, cycles, 0.2)
@@ -326,7 +325,7 @@ def test_graph_that_contradicts_itself() -> None:
     buffer = Buffer("a", "tile0", 64)
     beyond = graph_of([task("t", Queue.IN, None, Part("a", 1, 64))], buffer)
     unwritten = graph_of([task("t", Queue.IN, Part("a", 0, 64), Part("dram", 0, 64))], buffer)
-    with pytest.raises(ValueError, match="task t: Part.* is not in Buffer"):
+    with pytest.raises(ValueError, match=r"task t: Part.* is not in Buffer"):
         schedule(beyond, TARGET, cycles)
     with pytest.raises(ValueError, match="task t reads buffer a, which nothing has written"):
         schedule(unwritten, TARGET, cycles)

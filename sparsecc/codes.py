@@ -387,6 +387,12 @@ CODES: dict[str, Code] = {
         "Less memory is reserved for a block than its contract may fill.",
         "Copy the artifact again as a whole, or compile the model again.",
     ),
+    # 110: lowering to the SCU
+    "SCC110": Code(
+        "operation without code for a compute tile",
+        "The compute tiles' code is C that TVM writes, and TVM cannot express this operation on these types.",
+        "Write it with other operations in the model, or compile for --target cpu.",
+    ),
 }
 
 

@@ -18,7 +18,6 @@ index are trusted.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -158,9 +157,8 @@ def _parameter_name(number: int) -> str:
 def _exact_constants(body: str, function: Any) -> str:
     """The generator writes 7 digits of a constant, which may be another number, and an infinity that C lacks."""
     constants = dict[str, set[str]]()
-    for bits, text in re.findall(r"T\.float(32|64)\((-?\d[^)]*)\)", function.script()):
-        digits = 9 if bits == "32" else 17  # enough for any value of the type
-        constants.setdefault(f"{float(text):.6e}", set()).add(f"{float(text):.{digits - 1}e}")
+    for text in re.findall(r"T\.float(?:32|64)\((-?\d[^)]*)\)", function.script()):
+        constants.setdefault(f"{float(text):.6e}", set()).add(f"{float(text):.16e}")  # exact for a double
     if ambiguous := [written for written, exact in constants.items() if len(exact) > 1]:
         raise ValueError(f"two constants are both written {ambiguous[0]}")
     body = re.sub(r"-?\b\d\.\d{6}e[+-]\d+", lambda m: next(iter(constants.get(m[0], {m[0]}))), body)

@@ -76,7 +76,7 @@ def _with_step(start: int, end: int, step: int = 1) -> tuple[int, int, int]:
 
 
 def _arange(node: fx.Node, importer: Any) -> Any:
-    bounds = (0, *node.args) if len(node.args) == 1 else node.args
+    bounds: Any = (0, *node.args) if len(node.args) == 1 else node.args
     dtype = dtype_name(node.meta["val"].dtype)
     return importer.block_builder.emit_te(tvm.topi.arange, *_with_step(*bounds), dtype)
 

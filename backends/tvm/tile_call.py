@@ -1,4 +1,4 @@
-"""One operation of a Program with everything fixed: the ATen op, shapes and types of its tensors, its other arguments."""
+"""One operation of a Program with everything fixed: the ATen op, its tensors' shapes and types, its other arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -84,7 +84,7 @@ def call_of(node: fx.Node, values: Mapping[fx.Node, Any]) -> Call:
     source, item = _source(node)
     operands = {n: _operand(i, values[n]) for i, n in enumerate(tensor_arguments(node, values))}
     args, kwargs = fx.map_arg((source.args, source.kwargs), lambda n: operands.get(n, values[n]))
-    return Call(source.target, args, kwargs, tuple(operands.values()), item)
+    return Call(cast(OpOverload, source.target), args, kwargs, tuple(operands.values()), item)
 
 
 def tensor_arguments(node: fx.Node, values: Mapping[fx.Node, Any]) -> list[fx.Node]:
@@ -96,7 +96,9 @@ def tensor_arguments(node: fx.Node, values: Mapping[fx.Node, Any]) -> list[fx.No
 
 
 def _source(node: fx.Node) -> tuple[fx.Node, int | None]:
-    return (node.args[0], node.args[1]) if node.target is operator.getitem else (node, None)
+    if node.target is operator.getitem:
+        return cast("tuple[fx.Node, int]", node.args)
+    return node, None
 
 
 def _operand(number: int, tensor: torch.Tensor) -> Operand:

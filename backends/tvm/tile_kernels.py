@@ -10,6 +10,7 @@ L queries, S keys, E size of a head.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -118,13 +119,13 @@ def conv2d(s: Convolution, *, bias: bool) -> Any:
 
 
 def _column_regions(s: Convolution) -> list[tuple[int, int, list[int]]]:
-    """Runs [begin, end) of output columns that use the same columns of the kernel: those that are not in the padding."""
+    """Runs [begin, end) of output columns that use the same columns of the kernel, those outside the padding."""
     used = [
         [j for j in range(s.kernel[1]) if 0 <= x * s.stride[1] + j * s.dilation[1] - s.padding[1] < s.width]
         for x in range(s.output[1])
     ]
     cuts = [0, *(x for x in range(1, len(used)) if used[x] != used[x - 1]), len(used)]
-    return [(begin, end, used[begin]) for begin, end in zip(cuts, cuts[1:], strict=False) if used[begin]]
+    return [(begin, end, used[begin]) for begin, end in itertools.pairwise(cuts) if used[begin]]
 
 
 def linear(rows: int, columns: int, depth: int, *, bias: bool) -> Any:

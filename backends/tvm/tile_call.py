@@ -65,7 +65,7 @@ class Call:
             if isinstance(argument, Operand):
                 return inputs[argument.number]
             if isinstance(argument, (list, tuple)):
-                return [rebuilt(item) for item in argument]
+                return [rebuilt(item) for item in cast("list[Any]", argument)]
             return argument
 
         kwargs = {name: rebuilt(value) for name, value in self.kwargs.items()}
@@ -83,7 +83,11 @@ def call_of(node: fx.Node, values: Mapping[fx.Node, Any]) -> Call:
     """
     source, item = _source(node)
     operands = {n: _operand(i, values[n]) for i, n in enumerate(tensor_arguments(node, values))}
-    args, kwargs = fx.map_arg((source.args, source.kwargs), lambda n: operands.get(n, values[n]))
+
+    def fixed(argument: fx.Node) -> Any:
+        return operands.get(argument, values[argument])
+
+    args, kwargs = fx.map_arg((source.args, source.kwargs), fixed)
     return Call(cast(OpOverload, source.target), args, kwargs, tuple(operands.values()), item)
 
 

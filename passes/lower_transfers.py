@@ -48,4 +48,4 @@ def lower_with_code(program: Program, target: Target, *, lossless: bool = False)
         return KernelCode(kernel.symbol, kernel.m, kernel.n, kernel.k, kernel.scratch_bytes)
 
     graph = lower(program, target, generate, lossless=lossless)
-    return graph, TileCode(c_library_source(kernels.values()))
+    return graph, TileCode(c_library_source(kernels.values()), tuple(sorted(kernels)))

@@ -425,7 +425,12 @@ CODES: dict[str, Code] = {
         "A queue far ahead of the one that waits for it would release a semaphore beyond its greatest count.",
         _BUG + " In a program written by hand, let the releasing queue wait for the other now and then.",
     ),
-    # 111-115: what a schedule needs of its target, and a program of its host
+    # 110-115: what a model asks of the unit, a schedule of its target, a program of its host
+    "SCC110": Code(
+        "operation without code for a compute tile",
+        "The compute tiles' code is C that TVM writes, and TVM cannot express this operation on these types.",
+        "Write it with other operations in the model, or compile for --target cpu.",
+    ),
     "SCC111": Code(
         "model too large for a memory of the SCU",
         "Each tensor needs a place from its first write to its last use. Even run one operation after the other, more "

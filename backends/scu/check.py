@@ -169,7 +169,7 @@ SOURCES: Mapping[Op, tuple[str, ...]] = {
     Op.COPY: ("dram", "scratchpad", "link", "const"),
     Op.SEND: ("scratchpad", "dram"),
     Op.RECV: ("link", "dram", "scratchpad", "const"),
-    Op.COMPUTE: ("scratchpad",),
+    Op.COMPUTE: ("scratchpad", "const"),
     Op.CFGW: ("const", "dram", "scratchpad"),
     Op.SMAP_LOAD: ("const", "dram", "scratchpad"),
     Op.SMAP_UPD: ("scratchpad", "dram"),

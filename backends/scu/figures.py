@@ -53,7 +53,7 @@ def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figure
     for name in track("simulating the baselines", ["dense", "zero_compression"]):
         graph, code = lower_with_code(plain, unit.target, lossless=name == "zero_compression")
         other, its_schedule = schedule_dma(graph, unit.target, lambda t, g=graph: task_cycles(t, g, unit.target))
-        outcome = Unit(other, unit.target, load_kernels(code.source)).simulate(sample)
+        outcome = Unit(other, unit.target, load_kernels(code)).simulate(sample)
         found[name] = _figure(outcome, its_schedule)
     return Figures(**found)
 

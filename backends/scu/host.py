@@ -94,13 +94,23 @@ def open_unit(artifact: Artifact) -> Unit:
     program = read(artifact.file(PROGRAM).read_bytes(), target, name)
     if findings := list(verify_program(program, target)):
         raise CompileError(findings)
-    return Unit(program, target, load_kernels(artifact.file(KERNELS).read_text()))
+    code = tile_code.TileCode(artifact.file(KERNELS).read_text(), tuple({k.symbol for k in program.kernels}))
+    try:
+        return Unit(program, target, load_kernels(code))
+    except KeyError as missing:
+        raise CompileError.of(
+            "SCC100",
+            f"{artifact.path / KERNELS} has no kernel {missing}, which the program calls",
+            help="the artifact is damaged; compile the model again",
+        ) from missing
 
 
-def load_kernels(source: str) -> Mapping[str, KernelFunction]:
+def load_kernels(code: tile_code.TileCode) -> Mapping[str, KernelFunction]:
     """Compile C for this machine and load it; nothing is left on disk."""
     with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-        return tile_code.load(tile_code.build(source, Path(folder, "kernels.so")))
+        library = Path(folder, "kernels.so")
+        tile_code.build(code.source, library)
+        return tile_code.load(library, code.symbols)
 
 
 def _port(entry: Mapping[str, Any]) -> Port:

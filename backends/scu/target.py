@@ -62,7 +62,7 @@ class SCUTarget:
         model = emit(program)
         step("writing ONNX", 1, 1)
         code: TileCode = program.facts[TileCode]
-        unit = Unit(unit_program, target, load_kernels(code.source))
+        unit = Unit(unit_program, target, load_kernels(code))
         expected = reference.run(program)
         feeds = {n: x.numpy() for n, x in zip(program.input_names, program.example_inputs, strict=True)}
         data, packed = model.SerializeToString(deterministic=True), pack_reference(program, model)

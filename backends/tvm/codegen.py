@@ -31,15 +31,18 @@ def compile_kernels(specs: Iterable[KernelSpec], isa: Isa) -> bytes:
         for spec in sorted(set(specs), key=lambda spec: spec.symbol)
     }
     target = tvm.target.Target({"kind": "llvm", "mcpu": machine.mcpu, "mtriple": "x86_64-linux-gnu"})
-    module = _lower(tvm.tirx.transform.BindTarget(target)(tvm.IRModule(functions)), target)
+    module = lower(tvm.tirx.transform.BindTarget(target)(tvm.IRModule(functions)), target)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         tvm.get_global_func("target.build.llvm")(module, target).write_to_file(str(path), "o")
         return path.read_bytes()
 
 
-def _lower(module: Any, target: Any) -> Any:
-    """The passes of ``tvm.s_tir.pipeline`` without those that wrap a function for TVM's own runtime."""
+def lower(module: Any, target: Any) -> Any:
+    """The passes of ``tvm.s_tir.pipeline`` without those that wrap a function for TVM's own runtime.
+
+    A function keeps its parameters, of which buffers become pointers.
+    """
     tirx, s_tir = tvm.tirx.transform, tvm.s_tir.transform
     passes = [
         s_tir.CanonicalizeLoop(),
@@ -50,6 +53,7 @@ def _lower(module: Any, target: Any) -> Any:
         s_tir.LowerMatchBuffer(),
         s_tir.StmtSimplify(),
         s_tir.LowerOpaqueBlock(),
+        _take_pointers,
         tirx.FlattenBuffer(),
         tirx.NarrowDataType(32),
         s_tir.LoopPartition(),
@@ -63,3 +67,20 @@ def _lower(module: Any, target: Any) -> Any:
     ]
     with target:
         return tvm.ir.transform.Sequential(passes)(module)
+
+
+@tvm.tirx.transform.prim_func_pass(opt_level=0)  # type: ignore[untyped-decorator]
+def _take_pointers(function: Any, _module: Any, _context: Any) -> Any:
+    """What wrapping for TVM's runtime does: generators of code know pointers and numbers as parameters only."""
+    parameters, declarations = list[Any](), list[Any]()
+    for parameter in function.params:
+        if not tvm.tirx.buffer.is_buffer_var(parameter):
+            parameters.append(parameter)
+            continue
+        pointer = tvm.tirx.Var(parameter.name, tvm.ir.PointerType(tvm.ir.PrimType(str(parameter.dtype))))
+        parameters.append(pointer)
+        declarations.append(tvm.tirx.DeclBuffer(parameter, data=pointer))
+    if not declarations:
+        return function
+    body = tvm.tirx.SeqStmt([*declarations, function.body])
+    return tvm.tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)

@@ -191,9 +191,11 @@ class Order:
         return self._clocks[regions]
 
     def _count(self, regions: int) -> list[Clock]:
-        zero = (0,) * QUEUES
-        ended, running, fence = [zero] * len(self.code), [zero] * QUEUES, (-1, zero)
-        clocks = [zero] * len(self.code)
+        zero: Clock = (0,) * QUEUES
+        clocks: list[Clock] = [zero] * len(self.code)
+        ended: list[Clock] = [zero] * len(self.code)
+        running: list[Clock] = [zero] * QUEUES
+        fence = -1, zero
         for i in self.executed:
             q, d = self.queue[i], self.code[i]
             known = [running[q], *(ended[j] for j in self.syncs[i] if not self.regions[j] & ~regions)]
@@ -231,7 +233,7 @@ def _overflows(order: Order, most: int) -> Iterator[Diagnostic]:
     """After a release, a count is at most: what may have been released by then, less what was surely acquired."""
     clocks, code = order.clocks(), order.code
     for semaphore, by_queue in sorted(order.releases.items()):
-        acquiring = next(iter(order.acquires[semaphore].items()), (Queue.IN, []))
+        acquiring = next(iter(order.acquires[semaphore].items()), (Queue.IN, list[int]()))
         taken = [0, *accumulate(code[i].acq_ge for i in acquiring[1])]
         places = [order.place[i] for i in acquiring[1]]
         sums = {q: [0, *accumulate(code[i].rel_add for i in found)] for q, found in by_queue.items()}

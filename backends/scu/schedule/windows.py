@@ -45,7 +45,7 @@ def improve(problem: Problem, start: list[int], bound: int, seconds: float) -> t
                 proven = max(proven, min(floor, best))
             if found is None:
                 continue
-            order.sort(key=lambda i: (found[i], i))
+            order.sort(key=list(zip(found, range(number), strict=True)).__getitem__)
             candidate = list_schedule(problem, order, order, in_order=True)
             if makespan_of(problem, candidate) < best:
                 start, best, progress = candidate, makespan_of(problem, candidate), True

@@ -178,10 +178,10 @@ def copies(draw: st.DrawFn) -> TaskGraph:
         source = draw(st.sampled_from(written[-8:]))
         skip = draw(st.integers(0, source.bytes - 1))
         src = Part(source.buffer, source.start + skip, draw(st.integers(1, source.bytes - skip)))
-        inner = [b for b in buffers.values() if b.offset is None and b.bytes >= src.bytes]
-        if inner and draw(st.booleans()):
-            buffer = draw(st.sampled_from(inner))
-        else:
+        old = [name for name, b in buffers.items() if b.offset is None and b.bytes >= src.bytes]
+        name = draw(st.sampled_from(["", *old]))
+        buffer = buffers.get(name)
+        if buffer is None:
             memory = draw(st.sampled_from(PLACES))
             buffer = Buffer(f"b{n}", memory, draw(st.integers(src.bytes, src.bytes + 200)))
             buffers[buffer.name] = buffer

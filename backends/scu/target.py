@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsecc.contracts.negotiation import Settlement
+from sparsecc.contracts.settled import Settlement
 
 from sparsecc import manifest, reference
 from sparsecc.backend import Build
@@ -105,7 +105,7 @@ def _report(program: Program, unit: Unit, feeds: Mapping[str, Array]) -> bytes:
     found: Figures = figures(program, unit, feeds)
     tree = {
         "schema": 1,
-        "settlement": settlement.to_json() if settlement else None,
+        "settlement": json.loads(settlement.to_json()) if settlement else None,
         "schedule": {
             "makespan_cycles": schedule.makespan,
             "lower_bound_cycles": schedule.lower_bound,

@@ -1,0 +1,112 @@
+"""Settle what every edge sends, and put it into the graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from sparsecc.backends.scu.codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
+from sparsecc.backends.scu.machine import Target, scu_v1
+from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, keep_elems, uniform_map
+from sparsecc.contracts.binding import insert_contracts
+from sparsecc.contracts.calibration import from_arrays, load
+from sparsecc.contracts.negotiate import Budget, Options, negotiate
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.settled import Settlement
+from sparsecc.contracts.stages import assign_stages, edges
+from sparsecc.diagnostics import CompileError
+from sparsecc.invariants import WEIGHTS_CONSTANT, WELL_FORMED
+from sparsecc.pass_manager import Effects, Note
+from sparsecc.program import Program
+from sparsecc.reference import Array
+
+ACCURACY_BUDGET = 0.01
+
+
+@dataclass(frozen=True)
+class BindContracts:
+    """Negotiate contracts on calibration data, and insert ``keep_top`` where they keep less than everything.
+
+    What to do is in the Program's facts (ContractOptions, Target); the outcome becomes one (Settlement).
+    """
+
+    name = "bind-contracts"
+    effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}), keeps_meaning=False)
+
+    def run(self, program: Program) -> Sequence[Note]:
+        options, target = program.fact(ContractOptions) or ContractOptions(), program.fact(Target) or scu_v1()
+        budget = budget_of(options)
+        if options.settled:
+            contracts, maps = options.settled
+            insert_contracts(program, contracts, maps)
+            return [Note(name, f"{c.share_q16 / WHOLE:.1%} as given") for name, c in contracts.items()]
+        if options.calibration is None:
+            if budget.kind != "keep":
+                raise CompileError.of(
+                    "SCC116",
+                    "contracts are negotiated on calibration data, and there is none",
+                    help="add --calibration calib.npz, samples under the names of the inputs; or --keep 0.5 for the "
+                    "same share everywhere",
+                )
+            contracts, maps = uniform_contracts(program, round(budget.value * WHOLE))
+            insert_contracts(program, contracts, maps)
+            return [Note(name, f"{budget.value:.1%}, asked for without calibration") for name in contracts]
+        settlement = settle(program, options, budget, target)
+        program.facts[Settlement] = settlement
+        insert_contracts(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
+        return [
+            Note(
+                r.edge,
+                f"{r.settled_q16 / WHOLE:.1%} of {r.elems} elements, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}",
+            )
+            for r in settlement.log
+        ]
+
+
+def budget_of(options: ContractOptions) -> Budget:
+    """Raises: CompileError SCC116 for more than one budget, or one out of range."""
+    given = {k: v for k, v in vars(options).items() if k in ("bytes", "accuracy", "keep") and v is not None}
+    if len(given) > 1:
+        raise CompileError.of(
+            "SCC116", f"{len(given)} budgets were given: {', '.join(given)}", help="choose one of bytes, accuracy, keep"
+        )
+    ((kind, value),) = given.items() or {"accuracy": ACCURACY_BUDGET}.items()
+    if not (0 <= value < 1 if kind == "accuracy" else 0 < value <= 1):
+        raise CompileError.of(
+            "SCC116", f"a {kind} budget of {value:g} makes no sense", help="give a share, such as 0.3 for 30 %"
+        )
+    return Budget(kind, value)
+
+
+def settle(program: Program, options: ContractOptions, budget: Budget, target: Target) -> Settlement:
+    """Negotiate for a target: its codecs say what a payload takes."""
+    data = options.calibration
+    assert data is not None
+    if isinstance(data, Path):
+        calibration = load(data, program)
+    else:
+        calibration = from_arrays(program, cast("Mapping[str, Array]", data))
+    measured = Options(form=options.form, block=options.map_block, tile_elems=target.selector.tile_elems)
+    return negotiate(program, calibration, budget, block_cost(target, options.codecs), options=measured)
+
+
+def block_cost(target: Target, wanted: Sequence[str]) -> functools.partial[int]:
+    """Bytes of a tile's block, header and padding included, as a function of its elements and its share."""
+    names = wanted or target.codecs
+    allowed = tuple(c for c in FIXED if c.name.lower() in names and c.name.lower() in target.codecs)
+    return functools.partial(_block_bytes, allowed or (Codec.RAW,))
+
+
+def _block_bytes(allowed: Sequence[Codec], elems: int, share_q16: int) -> int:
+    k = keep_elems(elems, share_q16)
+    return worst_case_bytes(smallest(elems, k, Dtype.FLOAT32, allowed), elems, k, Dtype.FLOAT32)
+
+
+def uniform_contracts(program: Program, share_q16: int) -> tuple[dict[str, Contract], dict[str, SensitivityMap]]:
+    """The same share on every edge, by magnitude alone."""
+    names = [edge.name for edge in edges(assign_stages(program.graph)) if edge.carries_float32]
+    contracts = {name: Contract.fixed(name, Key("float32"), share_q16) for name in names}
+    return contracts, dict.fromkeys(names, uniform_map())

@@ -23,6 +23,7 @@ from sparsecc.program import Program, where
 from .codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
 from .descriptor import Flag, Op, Queue
 from .machine import Target
+from .pieces import chain_granularity, chain_to, piece_of
 from .static import Static, specialise
 from .tasks import Buffer, Call, Part, Task, TaskGraph
 from .unit_program import MAX_OPERANDS
@@ -47,6 +48,7 @@ ALIASES = frozenset(
 )
 """The same bytes under another shape, if no element was added and the dtype is the same."""
 ALIGN_BYTES = 64
+WIDTH = Dtype.FLOAT32.width_bytes
 CHUNKS_IN_LINK = 4
 """A chunk of a transfer takes at most this part of the receiver's buffer, so that several are under way at once."""
 KERNEL_QUEUES = (Queue.LINK, Queue.CONFIG)
@@ -76,6 +78,7 @@ def lower(program: Program, target: Target, generate: Generate, *, lossless: boo
     static = specialise(program)
     stages = assign_stages(static.graph)
     lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, lossless)
+    lowering.find_chains()
     for node in static.graph.nodes:
         lowering.add(node)
     return lowering.finish(program)
@@ -95,8 +98,20 @@ class _Lowering:
     constants: bytearray = field(default_factory=bytearray)
     homes: dict[bytes, Part] = field(default_factory=dict[bytes, Part])
     smap: bytearray = field(default_factory=bytearray)
+    chains: dict[fx.Node, list[fx.Node]] = field(default_factory=dict[fx.Node, list[fx.Node]])
+    deferred: set[fx.Node] = field(default_factory=set[fx.Node])
     dram_bytes: int = 0
     meta: dict[str, Any] = field(default_factory=lambda: {"inputs": [], "outputs": [], "edges": []})
+
+    def find_chains(self) -> None:
+        """What is computed in pieces while it is sent: by the node that sends, the chain that leads to it."""
+        outputs = set(self.static.graph.output_node().all_input_nodes)
+        for edge in self.edges.values():
+            source = cast(fx.Node, edge.node.args[0]) if edge.node.target is KEEP_TOP else edge.node
+            if edge.carries_float32 and source.op == "call_function":
+                chain = chain_to(source, self.stages, {*self.edges, *outputs}, self.target.tile.cols)
+                self.chains[edge.node] = chain
+                self.deferred.update(chain)
 
     def add(self, node: fx.Node) -> None:
         match node.op:
@@ -106,7 +121,8 @@ class _Lowering:
                 for i, result in enumerate(cast("tuple[fx.Node, ...]", node.args[0])):
                     self._return(i, result)
             case "call_function":
-                self._compute(node)
+                if node not in self.deferred and node.target is not KEEP_TOP:
+                    self._compute(node)
                 if node in self.edges:
                     self._transfer(self.edges[node])
             case _:
@@ -177,14 +193,17 @@ class _Lowering:
     # ---- kernels -----------------------------------------------------------------------------------------------------
 
     def _compute(self, node: fx.Node) -> None:
-        if node.target is KEEP_TOP:
-            return
         tile = self._tile(node)
         if is_alias(node):
             self.places[node, tile] = self._at(node.all_input_nodes[0], tile)
             return
+        sources = [self._at(n, tile) for n in node.all_input_nodes]
+        self.places[node, tile] = self._buffer(f"{node.name}@tile{tile}", f"tile{tile}", _bytes(node.meta["val"]))
+        self._kernel(node.name, node, tile, sources, self.places[node, tile])
+
+    def _kernel(self, name: str, node: fx.Node, tile: int, sources: Sequence[Part], result: Part) -> None:
         kernel = self.generate(node)
-        source, *operands = [self._at(n, tile) for n in node.all_input_nodes]
+        source, *operands = sources
         if len(operands) > MAX_OPERANDS:
             raise CompileError.of(
                 "SCC113",
@@ -193,17 +212,56 @@ class _Lowering:
                 where=where(node),
                 help="do it in steps in the model: concatenate two and two",
             )
-        memory = f"tile{tile}"
         scratch = list[Part]()
         if kernel.scratch_bytes:
-            scratch.append(self._buffer(f"{node.name}.scratch", memory, kernel.scratch_bytes))
-        self.places[node, tile] = self._buffer(f"{node.name}@{memory}", memory, _bytes(node.meta["val"]))
+            scratch.append(self._buffer(f"{name}.scratch", f"tile{tile}", kernel.scratch_bytes))
         dtype = Dtype.FLOAT32 if node.meta["val"].is_floating_point() else Dtype.INT8
         call = Call(kernel.symbol, dtype, kernel.m, kernel.n, kernel.k, tuple(operands))
         queue = KERNEL_QUEUES[tile % len(KERNEL_QUEUES)]
-        self.tasks.append(
-            Task(node.name, Op.COMPUTE, queue, source, self.places[node, tile], call=call, scratch=tuple(scratch))
-        )
+        self.tasks.append(Task(name, Op.COMPUTE, queue, source, result, call=call, scratch=tuple(scratch)))
+
+    def _pieces(self, chain: Sequence[fx.Node], ends: Sequence[int], tile: int) -> Iterator[Part]:
+        """Compute a chain up to each of the element numbers ``ends``; gives the part of the last one's result.
+
+        Where pieces end as transfers do, each has a buffer of its own, that is free once it was sent.
+        """
+        last, grain = chain[-1], chain_granularity(chain, self.target.tile.cols)
+        elems = last.meta["val"].numel()
+        whole = grain > 1 or self._read_here(last)
+        if whole:
+            self.places[last, tile] = self._buffer(f"{last.name}@tile{tile}", f"tile{tile}", WIDTH * elems)
+        done = before = 0
+        for end in ends:
+            while done < end:
+                stop = min(elems, -(-end // grain) * grain)
+                if chain[0].target is aten.conv2d.default:  # one filter group after the other
+                    stop = min(stop, done + grain)
+                part = self._piece(chain, done, stop - done, tile, whole=whole)
+                done = stop
+            yield Part(self.places[last, tile].buffer, WIDTH * before, WIDTH * (end - before)) if whole else part
+            before = end
+
+    def _piece(self, chain: Sequence[fx.Node], start: int, elems: int, tile: int, *, whole: bool) -> Part:
+        made = dict[fx.Node, Part]()
+        for node in chain:
+            piece = piece_of(node, start, elems)
+            sources = [made[n] if n in made else self._slice(n, tile, *span) for n, *span in piece.inputs]
+            if node is chain[-1] and whole:
+                result = Part(self.places[node, tile].buffer, WIDTH * start, WIDTH * elems)
+            else:
+                result = self._buffer(f"{node.name}[{start}]@tile{tile}", f"tile{tile}", WIDTH * elems)
+            self._kernel(f"{node.name}[{start}]", piece.node, tile, sources, result)
+            made[node] = result
+        return made[chain[-1]]
+
+    def _slice(self, node: fx.Node, tile: int, first: int, elems: int) -> Part:
+        part, width = self._at(node, tile), node.meta["val"].element_size()
+        return Part(part.buffer, part.start + width * first, width * elems)
+
+    def _read_here(self, node: fx.Node) -> bool:
+        """Whether a kernel on the node's own tile, or an output, takes it from there."""
+        users = (user for user in node.users if user.target is not KEEP_TOP)
+        return any(user not in self.stages or self._tile(user) == self._tile(node) for user in users)
 
     # ---- transfers ---------------------------------------------------------------------------------------------------
 
@@ -211,44 +269,54 @@ class _Lowering:
         node, tile = edge.node, self._tile(edge.node)
         tiles = sorted({self._tile(reader) for reader in edge.readers})
         bound = node.target is KEEP_TOP
-        source = self._at(cast(fx.Node, node.args[0]) if bound else node, tile)
+        source = cast(fx.Node, node.args[0]) if bound else node
+        chain = self.chains.get(node, [])
         if not bound:
             tiles = [t for t in tiles if t != tile]
-        for t in tiles:
-            memory = f"tile{t}"
-            self.places[node, t] = self._buffer(f"{node.name}@{memory}:received", memory, source.bytes)
         if not tiles:
+            if chain:
+                list(self._pieces(chain, [source.meta["val"].numel()], tile))
             return
+        for t in tiles:
+            memory, bytes_ = f"tile{t}", _bytes(source.meta["val"])
+            self.places[node, t] = self._buffer(f"{node.name}@{memory}:received", memory, bytes_)
         if edge.carries_float32:
-            self._send_and_receive(node, source, [self.places[node, t] for t in tiles])
+            self._send_and_receive(edge, source, [self.places[node, t] for t in tiles])
         else:
             for t in tiles:
-                self._copy(f"{node.name}:copy{t}", Queue.OUT, source, self.places[node, t], node.name)
+                self._copy(f"{node.name}:copy{t}", Queue.OUT, self._at(node, tile), self.places[node, t], node.name)
 
-    def _send_and_receive(self, node: fx.Node, source: Part, received: Sequence[Part]) -> None:
-        link = self.target.the("link")
-        name = cast(fx.Node, node.args[0]).name if node.target is KEEP_TOP else node.name
+    def _send_and_receive(self, edge: Edge, source: fx.Node, received: Sequence[Part]) -> None:
+        link, tile = self.target.the("link"), self._tile(source)
         number = len(self.meta["edges"])
-        self.meta["edges"].append(name)
-        for i, chunk in enumerate(self._chunks(node, source.bytes, link.bytes // CHUNKS_IN_LINK)):
-            blocks = self._buffer(f"{name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
+        self.meta["edges"].append(source.name)
+        chunks = list(self._chunks(edge.node, _bytes(source.meta["val"]), link.bytes // CHUNKS_IN_LINK))
+        chain = self.chains.get(edge.node, [])
+        ends = [(chunk.start + chunk.bytes) // WIDTH for chunk in chunks]
+        if chain:
+            parts = self._pieces(chain, ends, tile)
+        else:
+            at = self._at(source, tile)
+            parts = (Part(at.buffer, at.start + chunk.start, chunk.bytes) for chunk in chunks)
+        for i, (chunk, part) in enumerate(zip(chunks, parts, strict=True)):
+            blocks = self._buffer(f"{source.name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
             fields |= {"tiles": chunk.tiles, "run_bytes": chunk.bytes, "reps1": 1, "reps2": 1, "tag": number}
             sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes} | chunk.score
-            part = Part(source.buffer, source.start + chunk.start, chunk.bytes)
-            self.tasks.append(Task(f"{name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=name))
+            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=source.name))
             for there in received:
                 arrives = Part(there.buffer, chunk.start, chunk.bytes)
                 held = fields | {"src_st1": chunk.block_bytes}
-                self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
+                self.tasks.append(
+                    Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=source.name)
+                )
 
     def _link_name(self) -> str:
         return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
 
     def _chunks(self, node: fx.Node, bytes_: int, room: int) -> Iterator[_Chunk]:
         """Runs of equal tiles whose blocks fit ``room``; a sample's last tile may be shorter."""
-        width = Dtype.FLOAT32.width_bytes
-        rows, elems, numbers = 1, bytes_ // width, dict[str, int]()
+        rows, elems, numbers = 1, bytes_ // WIDTH, dict[str, int]()
         if node.target is KEEP_TOP:
             numbers = dict(zip(KEEP_TOP_ATTRIBUTES, cast("tuple[int, ...]", node.args[3:]), strict=True))
             rows = int(np.prod(node.meta["val"].shape[: numbers["axis"]]))
@@ -271,8 +339,8 @@ class _Lowering:
                 if k < n and first_entry is not None:
                     flags |= Flag.SCORED
                     score = {"smap": first_entry + start // numbers["map_block"], "dst_st2": numbers["map_block"]}
-                begin = (row * elems + start) * width
-                yield _Chunk(begin, tiles * n * width, n, tiles, k, codec, block_bytes, flags, score)
+                begin = (row * elems + start) * WIDTH
+                yield _Chunk(begin, tiles * n * WIDTH, n, tiles, k, codec, block_bytes, flags, score)
                 start += tiles * n
 
     def _codec(self, n: int, k: int) -> Codec:

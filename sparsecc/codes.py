@@ -203,11 +203,35 @@ CODES: dict[str, Code] = {
         "The averages that make a map are missing, not finite, or of different lengths; or the file is damaged.",
         "Measure the map again from calibration data.",
     ),
+    "SCC048": Code(
+        "no contract suits an edge",
+        "What the receiver of an edge needs at least, in elements, is more than a buffer, the link or the time allowed "
+        "can take.",
+        "Raise the limit that the error names, or let the receiver need less.",
+    ),
+    "SCC049": Code(
+        "contracts of another network",
+        "The edges of the model, in their order, are not those that the contracts were settled for.",
+        "Settle contracts for this model, or give the model that they were settled for.",
+    ),
     # 050: building kernels.so
     "SCC050": Code(
         "kernels.so cannot be built",
         "The kernels are linked by a C compiler, and this machine has none that works.",
         "Install one (apt install gcc), or the wheel that carries one: pip install 'sparsecc[zig]'.",
+    ),
+    # 058-059: calibration and settlement
+    "SCC058": Code(
+        "unusable calibration data",
+        "Contracts are measured on samples: one array per input of the model under its name, samples along axis 0, at "
+        "least two, and perhaps one class per sample under the name `labels`.",
+        "Write them with numpy: np.savez('calibration.npz', x=..., labels=...).",
+    ),
+    "SCC059": Code(
+        "budget that cannot be met",
+        "Even the cheapest contracts that all receivers accept cost more than the budget, or even the dearest lose "
+        "more than the drop allowed.",
+        "Give the budget the error names, or more.",
     ),
     # 060-069: the artifact
     "SCC060": Code(

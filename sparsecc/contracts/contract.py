@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast, get_type_hints
 
 import numpy as np
@@ -20,6 +20,7 @@ SCHEMA = 1
 CODECS = ("raw", "bitmask", "index", "run")
 """HUFFMAN is for constants, which no contract covers."""
 FILLS = ("zero", "mean")
+ORDERS = ("rows", "channels-last")
 MAX_BLOCK_ELEMS = 2**31 - 1
 MAX_AXIS = 7
 MAX_PERIOD_TILES = 65_535
@@ -33,7 +34,8 @@ class Contract:
 
     Shares are in 1/65536. At run time the share may move within [share_lo_q16, share_hi_q16] every ``period`` tiles (0:
     it never moves); buffers and schedules are made for the upper end. A sample is what the axes before ``axis``
-    enumerate; its elements are traversed in row-major order.
+    enumerate; its elements are traversed in row-major order, by ``order`` "channels-last" with ``axis`` moved to the
+    end. Then a tile holds all channels of some pixels, not all pixels of some channels, and the map has S channels.
     """
 
     edge: str
@@ -48,6 +50,7 @@ class Contract:
     fill: str = "zero"  # int8: the zero point. "mean": of calibration data, per channel
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
     codec: str = "bitmask"
+    order: str = "rows"
 
     @classmethod
     def fixed(cls, edge: str, key: Key, share_q16: int, *, tile_elems: int = 1024, map_block: int = 1) -> Contract:
@@ -76,8 +79,12 @@ def transmit(
     """What arrives of x, and which elements are sent: the reference of torch, onnxruntime and the simulator.
 
     Shapes: x [..., elements from contract.axis on]; sensitivity u8 [S], of blocks of contract.map_block elements; fill,
-    of x's dtype, one value per element (spread it) or one for all; both results have the shape of x.
+    of x's dtype, one value per element in traversal order (spread it) or one for all; both results have the shape of x.
     """
+    if contract.order == "channels-last":
+        moved = np.moveaxis(x, contract.axis, -1)
+        values, sent = transmit(moved, sensitivity, replace(contract, order="rows"), fill, selector)
+        return np.moveaxis(values, -1, contract.axis), np.moveaxis(sent, -1, contract.axis)
     samples = int(np.prod(x.shape[: contract.axis]))
     flat = x.reshape(samples, int(np.prod(x.shape[contract.axis :])))
     keys = make_keys(flat, sensitivity, contract.map_block, contract.key)
@@ -127,6 +134,8 @@ def _mistakes(contract: Contract) -> Iterator[str]:
         yield "the share has room to move, but period 0 never moves it"
     if contract.fill not in FILLS:
         yield f"fill '{contract.fill}' is none of {', '.join(FILLS)}"
+    if contract.order not in ORDERS:
+        yield f"order '{contract.order}' is none of {', '.join(ORDERS)}"
     if contract.codec not in CODECS:
         yield f"codec '{contract.codec}' is none of {', '.join(CODECS)}"
     if contract.codec == "run" and not contract.skip_zero:

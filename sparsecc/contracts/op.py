@@ -133,5 +133,7 @@ def transmit(
         fill = x.new_full((1,), contract.key.zero_point)
     numbers = attributes(contract, fill_block)
     skip_zero = bool(numbers.pop("skip_zero"))
-    arrived: Tensor = keep_top(x, sensitivity, fill, *numbers.values(), skip_zero)
-    return arrived
+    last = contract.order == "channels-last"
+    ordered = x.movedim(contract.axis, -1) if last else x
+    arrived: Tensor = keep_top(ordered, sensitivity, fill, *numbers.values(), skip_zero)
+    return arrived.movedim(-1, contract.axis).contiguous() if last else arrived

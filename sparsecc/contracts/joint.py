@@ -1,0 +1,55 @@
+"""All contracts at once, on samples that nothing was measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sparsecc.program import Program
+
+from .calibration import Calibration
+from .contract import Contract
+from .maps import SensitivityMap
+from .measures import Estimate, Loss, estimate, main_output, quality
+from .replay import outputs
+
+
+def with_shares(contracts: Mapping[str, Contract], shares: Mapping[str, int]) -> dict[str, Contract]:
+    """The contracts with shares that never move, in the order of ``contracts``."""
+    return {
+        edge: replace(contract, share_q16=shares[edge], share_lo_q16=shares[edge], share_hi_q16=shares[edge])
+        for edge, contract in contracts.items()
+    }
+
+
+class Joint:
+    """The quality of a Program on held-out samples under contracts that differ from ``whole`` in their shares only."""
+
+    def __init__(
+        self,
+        program: Program,
+        held_out: Calibration,
+        loss: Loss,
+        maps: Mapping[str, SensitivityMap],
+        whole: Mapping[str, Contract],
+    ) -> None:
+        self.program, self.held_out, self.loss, self.maps, self.whole = program, held_out, loss, maps, whole
+        batches = held_out.batches()
+        self.references = [main_output(outputs(program, batch.inputs, {}, maps)) for batch in batches]
+        self.dense = estimate(self._qualities(self.references))
+
+    def estimate(self, shares: Mapping[str, int]) -> Estimate:
+        contracts = with_shares(self.whole, shares)
+        batches = self.held_out.batches()
+        actual = [main_output(outputs(self.program, batch.inputs, contracts, self.maps)) for batch in batches]
+        return estimate(self._qualities(actual))
+
+    def drop(self, shares: Mapping[str, int]) -> float:
+        return self.dense.value - self.estimate(shares).value
+
+    def _qualities(self, actual: list[Tensor]) -> Tensor:
+        batches = zip(self.held_out.batches(), self.references, actual, strict=True)
+        return torch.cat([quality(self.loss, dense, got, batch.labels) for batch, dense, got in batches])

@@ -1,0 +1,230 @@
+"""From a tidied Program and calibration data to settled contracts: measure, negotiate, settle, check jointly.
+
+settlement = negotiate(program, calibration, Budget("bytes", 0.3), payload_bytes)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from torch import fx
+
+from sparsecc import reference
+from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program, where
+from sparsecc.progress import track
+
+from .calibration import Calibration, split
+from .contract import Contract
+from .curves import Curve
+from .degradation import measure_degradation
+from .joint import Joint, with_shares
+from .keys import MOST_SENSITIVE, Bytes, Key
+from .maps import SensitivityMap
+from .measures import choose_loss, main_output, quality_name
+from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge
+from .replay import outputs
+from .sensitivity import measure_sensitivity, traversal_order
+from .settled import EdgeRecord, Settlement
+from .settlement import Terms, settle
+from .stages import Edge, assign_stages, edges
+from .topk import WHOLE
+
+Stages = Mapping[fx.Node, int]
+FLOAT32_BYTES = 4
+BISECTIONS = 7  # an accuracy budget is met with the bytes known to 1/128 of their range
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the contracts may cost.
+
+    "bytes", "cycles": a share of what all edges take dense (bytes without headers) or at share 1 (cycles). "accuracy":
+    the greatest drop of quality on held-out data, 0.01 being a percentage point. "keep": the same share everywhere, no
+    search. "agreed": no budget, every edge carries what its sender and receiver agreed on.
+    """
+
+    kind: Literal["bytes", "cycles", "accuracy", "keep", "agreed"]
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure. ``routing`` "magnitude" ranks by |a|, "sensitivity" by |a| times the map's gradient part.
+
+    ``loss`` as in measures, ``form`` and ``block`` as in sensitivity; ``order`` None: what suits each edge.
+    """
+
+    loss: str = "auto"
+    form: str = "taylor"
+    block: int | None = None
+    routing: Literal["magnitude", "sensitivity"] = "magnitude"
+    order: str | None = None
+    key: Key = field(default_factory=lambda: Key("float32"))
+    tile_elems: int = 1024
+    held_out: float = 0.5
+    seed: int = 0
+    wishes: Wishes = field(default_factory=Wishes)
+
+
+def negotiate(
+    program: Program,
+    calibration: Calibration,
+    budget: Budget,
+    payload_bytes: BlockCost,
+    limits: Mapping[str, EdgeLimits] | None = None,
+    cycles: BlockCost | None = None,
+    options: Options = Options(),
+) -> Settlement:
+    """Contracts for every edge of the Program that carries float32, of the sizes of its example inputs.
+
+    A budget of bytes or cycles is kept exactly; an accuracy budget holds on the held-out part of ``calibration``.
+
+    Raises: CompileError (SCC047 maps, SCC048 an edge without a contract, SCC058 calibration data, SCC059 a budget).
+    """
+    stages = assign_stages(program)
+    cut = [edge for edge in edges(stages) if edge.carries_float32]
+    fitting, checking = split(calibration, options.held_out, options.seed)
+    first = fitting.batches()[0]
+    loss = choose_loss(options.loss, main_output(outputs(program, first.inputs, {}, {})), calibration.labels)
+    orders = {edge.name: options.order or traversal_order(edge.node) for edge in cut}
+    maps = measure_sensitivity(program, cut, fitting, loss, orders, options.block, options.form, options.seed)
+    sizes = reference.shapes(program)
+    elems = {edge.name: int(sizes[edge.name][1:].numel()) for edge in cut}
+    offers = {
+        edge.name: negotiate_edge(
+            edge.name,
+            elems[edge.name],
+            maps[edge.name].sensitivity,
+            _receivers(edge, cut, maps, stages),
+            (limits or {}).get(edge.name, EdgeLimits()),
+            payload_bytes,
+            cycles,
+            options.tile_elems,
+            options.wishes,
+            where(edge.node),
+        )
+        for edge in cut
+    }
+    if options.routing == "magnitude":
+        maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
+    whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
+    searching = budget.kind in ("bytes", "cycles", "accuracy")
+    curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
+    joint = Joint(program, checking, loss, maps, whole)
+    shares = _shares(budget, offers, curves, elems, payload_bytes, cycles, joint)
+    log = tuple(
+        _record(name, offers[name], elems[name], share, curves.get(name), payload_bytes, budget)
+        for name, share in shares.items()
+    )
+    settled = with_shares(whole, shares)
+    quality = quality_name(loss, calibration.labels)
+    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares))
+
+
+def _receivers(edge: Edge, cut: Sequence[Edge], maps: Mapping[str, SensitivityMap], stages: Stages) -> list[Bytes]:
+    """The maps of what the readers of an edge send on themselves."""
+    homes = {stages[reader] for reader in edge.readers}
+    return [maps[other.name].sensitivity for other in cut if other.stage in homes]
+
+
+def _whole(name: str, offer: Offer, measured: SensitivityMap, order: str, key: Key) -> Contract:
+    fixed = Contract.fixed(name, key, WHOLE, tile_elems=offer.tile_elems, map_block=measured.block)
+    return replace(fixed, order=order)
+
+
+def _shares(
+    budget: Budget,
+    offers: Mapping[str, Offer],
+    curves: Mapping[str, Curve],
+    elems: Mapping[str, int],
+    payload_bytes: BlockCost,
+    cycles: BlockCost | None,
+    joint: Joint,
+) -> dict[str, int]:
+    if budget.kind == "agreed":
+        return {name: offer.adjusted_q16 for name, offer in offers.items()}
+    if budget.kind == "keep":
+        return {name: min(round(budget.value * WHOLE), offer.hi_q16) for name, offer in offers.items()}
+    block_cost = cycles if budget.kind == "cycles" and cycles is not None else payload_bytes
+    terms = {
+        name: Terms(
+            curves[name],
+            functools.partial(edge_cost, block_cost, elems[name], offer.tile_elems),
+            offer.lo_q16,
+            offer.hi_q16,
+        )
+        for name, offer in offers.items()
+    }
+    if budget.kind == "accuracy":
+        return _within_drop(budget.value, terms, joint)
+    unit = FLOAT32_BYTES * sum(elems.values()) if budget.kind == "bytes" else sum(t.cost(WHOLE) for t in terms.values())
+    shares = settle(terms, int(budget.value * unit))
+    if shares is None:
+        least = sum(t.cost(t.lo_q16) for t in terms.values())
+        raise CompileError.of(
+            "SCC059",
+            f"the contracts may take {int(budget.value * unit)} {budget.kind}, but what every receiver needs at least "
+            f"takes {least}",
+            help=f"raise the budget to {least / unit:.3f} of the dense {budget.kind} or more, or let receivers need "
+            "less (receiver_mass)",
+        )
+    return shares
+
+
+def _within_drop(drop: float, terms: Mapping[str, Terms], joint: Joint) -> dict[str, int]:
+    """The cheapest settlement found, by halving the range of budgets, whose joint drop of quality is small enough."""
+    least, most = (sum(t.cost(s) for t, s in zip(terms.values(), ends, strict=True)) for ends in _ends(terms))
+    best = {name: t.hi_q16 for name, t in terms.items()}
+    if (reached := joint.drop(best)) > drop:
+        raise CompileError.of(
+            "SCC059",
+            f"on held-out data the greatest shares that senders and receivers agree on lose {reached:.4f} of "
+            f"{joint.dense.value:.4f}, more than the {drop:.4f} allowed",
+            help="allow a greater drop, or give buffers and links more room in the target file",
+        )
+    for _ in track("settle-contracts", range(BISECTIONS)):
+        middle = (least + most) // 2
+        shares = settle(terms, middle)
+        if shares is not None and joint.drop(shares) <= drop:
+            best, most = shares, middle
+        else:
+            least = middle
+    return best
+
+
+def _ends(terms: Mapping[str, Terms]) -> tuple[list[int], list[int]]:
+    return [t.lo_q16 for t in terms.values()], [t.hi_q16 for t in terms.values()]
+
+
+def _record(
+    name: str,
+    offer: Offer,
+    elems: int,
+    share: int,
+    curve: Curve | None,
+    payload_bytes: BlockCost,
+    budget: Budget,
+) -> EdgeRecord:
+    binding = offer.binding
+    if budget.kind != "agreed":
+        at_end = {offer.hi_q16: offer.hi_binding, offer.lo_q16: "receiver's need"}
+        binding = at_end.get(share, f"budget of {budget.kind}") if share < WHOLE else "nothing"
+    return EdgeRecord(
+        edge=name,
+        elems=elems,
+        tile_elems=offer.tile_elems,
+        proposed_q16=offer.proposed_q16,
+        adjusted_q16=offer.adjusted_q16,
+        lo_q16=offer.lo_q16,
+        hi_q16=offer.hi_q16,
+        settled_q16=share,
+        binding=binding,
+        degradation=None if curve is None else curve.at(share),
+        dense_bytes=FLOAT32_BYTES * elems,
+        settled_bytes=edge_cost(payload_bytes, elems, offer.tile_elems, share),
+    )

@@ -1,0 +1,158 @@
+"""What sender and receiver of an edge agree on: the bounds within which the global settlement may choose its share.
+
+1. The sender proposes the least share that keeps ``sender_mass`` of its map's sensitivity, within its buffer and link.
+2. The receiver adjusts it to what it needs at least, the share that would keep ``receiver_mass`` of its own map (the
+   map of what it sends on itself; of the last layers, that of the edge), and what its buffer and its time allow.
+3. Where that leaves nothing and the buffer for one block is what is short, the receiver offers a tile of half the
+   size, down to 64 elements; else the negotiation fails with the reason.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsecc.diagnostics import CompileError, Where
+
+from .keys import Bytes
+from .topk import WHOLE
+
+BlockCost = Callable[[int, int], int]
+"""Of the elements of a tile and the share (in 1/65536): bytes or cycles of its block. Never falls as shares rise."""
+LEAST_TILE_ELEMS = 64
+
+
+@dataclass(frozen=True)
+class EdgeLimits:
+    """What one edge may take of the machine; None: no limit. A payload is that of a sample, a block that of a tile."""
+
+    max_payload_bytes: int | None = None  # of the sender's buffer and the link
+    max_received_bytes: int | None = None  # of the receiver's buffer
+    max_block_bytes: int | None = None  # of the buffer for one tile at either end
+    max_cycles: int | None = None  # until the receiver has it all
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the two agreed on; shares in 1/65536. ``binding`` set the adjusted share, ``hi_binding`` is what caps it."""
+
+    tile_elems: int
+    proposed_q16: int
+    adjusted_q16: int
+    lo_q16: int
+    hi_q16: int
+    binding: str
+    hi_binding: str
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Shares of sensitivity mass, 0 to 1: what the sender proposes to keep, and what the receiver insists on."""
+
+    sender_mass: float = 0.95
+    receiver_mass: float = 0.05
+
+
+def least_share(sensitivity: Bytes, mass: float) -> int:
+    """The least share whose most sensitive neurons hold this part of the sum of a map; blocks may be cut."""
+    falling = np.sort(sensitivity.astype(np.float64))[::-1]
+    sums = np.concatenate([[0.0], falling.cumsum()])
+    if not sums[-1]:
+        return 0
+    places = float(np.interp(mass * sums[-1], sums, np.arange(len(sums))))
+    return min(WHOLE, max(1, int(np.ceil(places / len(falling) * WHOLE))))
+
+
+def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
+    """Of one sample: the sum over its tiles, the last of which may be shorter."""
+    whole, rest = divmod(elems, tile_elems)
+    return whole * block_cost(tile_elems, share_q16) + (block_cost(rest, share_q16) if rest else 0)
+
+
+def negotiate_edge(
+    edge: str,
+    elems: int,
+    sender: Bytes,
+    receivers: Sequence[Bytes],
+    limits: EdgeLimits,
+    payload_bytes: BlockCost,
+    cycles: BlockCost | None = None,
+    tile_elems: int = 1024,
+    wishes: Wishes = Wishes(),
+    where: Where | None = None,
+) -> Offer:
+    """Bounds of an edge of ``elems`` elements a sample; ``sender`` and ``receivers`` are sensitivities u8 [S].
+
+    Raises: CompileError SCC048 when no share suits both sides.
+    """
+    proposed = least_share(sender, wishes.sender_mass)
+    needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
+    while True:
+        caps = _caps(elems, min(tile_elems, elems), limits, payload_bytes, cycles)
+        binding = min(caps, key=lambda name: caps[name])
+        if caps[binding] >= needed:
+            break
+        if binding != "block buffer" or tile_elems // 2 < LEAST_TILE_ELEMS:
+            _fail(edge, elems, min(tile_elems, elems), needed, caps[binding], binding, limits, payload_bytes, where)
+        tile_elems //= 2
+    hi = caps[binding]
+    adjusted = min(max(min(proposed, caps["payload"]), needed), hi)
+    reason = "sensitivity"
+    if adjusted != proposed:
+        reason = "receiver's need" if adjusted == needed else binding
+    return Offer(tile_elems, min(proposed, caps["payload"]), adjusted, needed, hi, reason, binding)
+
+
+def _caps(
+    elems: int, tile_elems: int, limits: EdgeLimits, payload_bytes: BlockCost, cycles: BlockCost | None
+) -> dict[str, int]:
+    """The greatest share that each constraint allows; -1 where it allows none at all."""
+
+    def most(limit: int | None, cost: Callable[[int], int]) -> int:
+        return WHOLE if limit is None else bisect_right(range(WHOLE + 1), limit, key=cost) - 1
+
+    def payload(share: int) -> int:
+        return edge_cost(payload_bytes, elems, tile_elems, share)
+
+    caps = {
+        "payload": most(limits.max_payload_bytes, payload),
+        "receive buffer": most(limits.max_received_bytes, payload),
+        "block buffer": most(limits.max_block_bytes, lambda share: payload_bytes(tile_elems, share)),
+    }
+    if cycles is not None:
+        caps["cycles"] = most(limits.max_cycles, lambda share: edge_cost(cycles, elems, tile_elems, share))
+    return caps
+
+
+def _fail(
+    edge: str,
+    elems: int,
+    tile_elems: int,
+    needed: int,
+    cap: int,
+    binding: str,
+    limits: EdgeLimits,
+    payload_bytes: BlockCost,
+    where: Where | None,
+) -> None:
+    constraint, way_out = {
+        "payload": (f"{limits.max_payload_bytes} B of the sender's buffer and link", "give the sender a larger buffer"),
+        "receive buffer": (
+            f"{limits.max_received_bytes} B of the receiver's buffer",
+            "give the receiver a larger buffer",
+        ),
+        "block buffer": (f"{limits.max_block_bytes} B for the block of a tile", "give tiles a larger buffer"),
+        "cycles": (f"{limits.max_cycles} cycles until all has arrived", "give the transfer more time"),
+    }[binding]
+    payload = edge_cost(payload_bytes, elems, tile_elems, needed)
+    room = f"leave room for {cap / WHOLE:.1%}" if cap > 0 else "leave room for none"
+    raise CompileError.of(
+        "SCC048",
+        f"no contract suits edge {edge}: its receiver needs {needed / WHOLE:.1%} of {elems} elements, {payload} B a "
+        f"sample, but {constraint} {room}",
+        where=where,
+        help=f"{way_out} in the target file, or let the receiver need less (receiver_mass)",
+    )

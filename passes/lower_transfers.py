@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsecc.backends.scu.tile_code import TileCode
-from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from torch import fx
 
 from sparsecc.backends.scu.lower import KernelCode, lower
 from sparsecc.backends.scu.machine import Target, scu_v1
 from sparsecc.backends.scu.tasks import TaskGraph
+from sparsecc.backends.scu.tile_code import TileCode
+from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.invariants import WEIGHTS_CONSTANT, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program

@@ -40,13 +40,31 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
         fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
-        numbers = attributes(contract)
-        skip_zero = bool(numbers.pop("skip_zero"))
-        tensors, options = (edge.node, s, fill), (*numbers.values(), skip_zero)
-        call = program.add_call(edge.node.next, KEEP_TOP, *tensors, *options, like=edge.node)
+        sent = _insert(program, edge.node, contract, s, fill)
         for reader in edge.readers:
-            reader.replace_input_with(edge.node, call)
+            arrived = _moved(program, reader, sent, -1, contract.axis, edge.node) if _turned(contract) else sent
+            reader.replace_input_with(edge.node, arrived)
     program.tidy()
+
+
+def _insert(program: Program, x: fx.Node, contract: Contract, sensitivity: fx.Node, fill: fx.Node) -> fx.Node:
+    """``keep_top`` after x, in the order of the contract's traversal."""
+    after = x.next
+    source = _moved(program, after, x, contract.axis, -1, x) if _turned(contract) else x
+    numbers = attributes(contract)
+    skip_zero = bool(numbers.pop("skip_zero"))
+    return program.add_call(after, KEEP_TOP, source, sensitivity, fill, *numbers.values(), skip_zero, like=x)
+
+
+def _turned(contract: Contract) -> bool:
+    return contract.order == "channels-last"
+
+
+def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: int, like: fx.Node) -> fx.Node:
+    """x with an axis moved. Every reader turns its own copy back: so the payload travels, not the turned tensor."""
+    axes = list(range(x.meta["val"].dim()))
+    axes.insert(target % len(axes), axes.pop(source))
+    return program.add_call(before, torch.ops.aten.permute.default, x, axes, like=like)
 
 
 def without_contracts(program: Program) -> Program:

@@ -86,7 +86,7 @@ def negotiate(
 
     Raises: CompileError (SCC047 maps, SCC048 an edge without a contract, SCC058 calibration data, SCC059 a budget).
     """
-    stages = assign_stages(program)
+    stages = assign_stages(program.graph)
     cut = [edge for edge in edges(stages) if edge.carries_float32]
     fitting, checking = split(calibration, options.held_out, options.seed)
     first = fitting.batches()[0]

@@ -14,6 +14,8 @@ from torch import fx
 
 from sparsecc.invariants import LAYERS
 
+from .op import KEEP_TOP
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -91,6 +93,9 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
                 frontier.append(source)
             else:
                 boundary.add(source)
-    travels = (any(u not in moved and stages.get(u, stages[b]) != stages[b] for u in b.users) for b in boundary)
-    if all(travels):
+    if all(source.target is KEEP_TOP or _travels(source, moved, stages) for source in boundary):
         stages.update(dict.fromkeys(moved, home))
+
+
+def _travels(node: fx.Node, moved: set[fx.Node], stages: Mapping[fx.Node, int]) -> bool:
+    return any(user not in moved and stages.get(user, stages[node]) != stages[node] for user in node.users)

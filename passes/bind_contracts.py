@@ -15,7 +15,7 @@ from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
 from sparsecc.contracts.negotiate import Budget, Options, negotiate
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.contracts.settled import Settlement
+from sparsecc.contracts.settled import EdgeRecord, Settlement
 from sparsecc.contracts.stages import assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.invariants import WEIGHTS_CONSTANT, WELL_FORMED
@@ -57,13 +57,12 @@ class BindContracts:
         settlement = settle(program, options, budget, target)
         program.facts[Settlement] = settlement
         insert_contracts(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
-        return [
-            Note(
-                r.edge,
-                f"{r.settled_q16 / WHOLE:.1%} of {r.elems} elements, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}",
-            )
-            for r in settlement.log
-        ]
+        return [Note(record.edge, _outcome(record)) for record in settlement.log]
+
+
+def _outcome(r: EdgeRecord) -> str:
+    share = f"{r.settled_q16 / WHOLE:.1%} of {r.elems} elements"
+    return f"{share}, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}"
 
 
 def budget_of(options: ContractOptions) -> Budget:

@@ -17,6 +17,10 @@ from sparsecc.invariants import LAYERS
 from .op import KEEP_TOP
 
 
+FIXED = (*LAYERS, KEEP_TOP)
+"""What stays where it is: a stage is named by its layer, and a contract ends the sender's stage."""
+
+
 @dataclass(frozen=True)
 class Edge:
     """A tensor that stages other than its own read; ``readers`` are the nodes there that do."""
@@ -77,7 +81,7 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
     So the slice and padding of a shortcut are computed where they are added, from a tensor that is sent there.
     """
     homes = {stages[user] for user in node.users if user in stages}
-    if node.target in LAYERS or len(homes) != 1 or any(user not in stages for user in node.users):
+    if node.target in FIXED or len(homes) != 1 or any(user not in stages for user in node.users):
         return
     (home,) = homes
     if home == stages[node]:
@@ -87,7 +91,7 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
         for source in frontier.pop().all_input_nodes:
             if source not in stages or source in moved:
                 continue  # constants and the inputs of the program are everywhere
-            light = source.target not in LAYERS and stages[source] == stages[node]
+            light = source.target not in FIXED and stages[source] == stages[node]
             if light and all(user in moved for user in source.users):
                 moved.add(source)
                 frontier.append(source)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from sparsecc.backends.scu.codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
-from sparsecc.backends.scu.machine import Target, scu_v1
-from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, keep_elems, uniform_map
+from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
 from sparsecc.contracts.negotiate import Budget, Options, negotiate
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.settled import EdgeRecord, Settlement
 from sparsecc.contracts.stages import assign_stages, edges
+from sparsecc.contracts.units import UNITS, Unit
 from sparsecc.diagnostics import CompileError
 from sparsecc.invariants import WEIGHTS_CONSTANT, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
@@ -30,14 +28,15 @@ ACCURACY_BUDGET = 0.01
 class BindContracts:
     """Negotiate contracts on calibration data, and insert ``keep_top`` where they keep less than everything.
 
-    What to do is in the Program's facts (ContractOptions, Target); the outcome becomes one (Settlement).
+    What to do is among the Program's facts (ContractOptions); the outcome becomes one (Settlement).
     """
 
+    unit: str = "scu"
     name = "bind-contracts"
     effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}), keeps_meaning=False)
 
     def run(self, program: Program) -> Sequence[Note]:
-        options, target = program.fact(ContractOptions) or ContractOptions(), program.fact(Target) or scu_v1()
+        options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
         budget = budget_of(options)
         if options.settled:
             contracts, maps = options.settled
@@ -54,7 +53,7 @@ class BindContracts:
             contracts, maps = uniform_contracts(program, round(budget.value * WHOLE))
             insert_contracts(program, contracts, maps)
             return [Note(name, f"{budget.value:.1%}, asked for without calibration") for name in contracts]
-        settlement = settle(program, options, budget, target)
+        settlement = settle(program, options, budget, unit)
         program.facts[Settlement] = settlement
         insert_contracts(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
         return [Note(record.edge, _outcome(record)) for record in settlement.log]
@@ -80,28 +79,16 @@ def budget_of(options: ContractOptions) -> Budget:
     return Budget(kind, value)
 
 
-def settle(program: Program, options: ContractOptions, budget: Budget, target: Target) -> Settlement:
-    """Negotiate for a target: its codecs say what a payload takes."""
+def settle(program: Program, options: ContractOptions, budget: Budget, unit: Unit) -> Settlement:
+    """Negotiate on the calibration data; the unit says what a payload takes."""
     data = options.calibration
     assert data is not None
     if isinstance(data, Path):
         calibration = load(data, program)
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
-    measured = Options(form=options.form, block=options.map_block, tile_elems=target.selector.tile_elems)
-    return negotiate(program, calibration, budget, block_cost(target, options.codecs), options=measured)
-
-
-def block_cost(target: Target, wanted: Sequence[str]) -> functools.partial[int]:
-    """Bytes of a tile's block, header and padding included, as a function of its elements and its share."""
-    names = wanted or target.codecs
-    allowed = tuple(c for c in FIXED if c.name.lower() in names and c.name.lower() in target.codecs)
-    return functools.partial(_block_bytes, allowed or (Codec.RAW,))
-
-
-def _block_bytes(allowed: Sequence[Codec], elems: int, share_q16: int) -> int:
-    k = keep_elems(elems, share_q16)
-    return worst_case_bytes(smallest(elems, k, Dtype.FLOAT32, allowed), elems, k, Dtype.FLOAT32)
+    measured = Options(form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program))
+    return negotiate(program, calibration, budget, unit.block_bytes(program), options=measured)
 
 
 def uniform_contracts(program: Program, share_q16: int) -> tuple[dict[str, Contract], dict[str, SensitivityMap]]:

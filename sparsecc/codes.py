@@ -481,6 +481,11 @@ CODES: dict[str, Code] = {
         "Calibration data, budgets and target files are for targets that move data between layers by contract.",
         "Add --target scu, or leave the options out.",
     ),
+    "SCC116": Code(
+        "contracts without a basis",
+        "A budget is negotiated on calibration data; one budget at a time, and a share between 0 and 1.",
+        "Give samples with --calibration and at most one of --bytes-budget, --accuracy-budget and --keep.",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from .host import Unit, first_sample, load_kernels
 from .schedule import Schedule, schedule_dma
 from .simulator import Outcome
 from .task_cycles import task_cycles
+from .unit import lower_with_code
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,6 @@ class Figures:
 
 def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:
     """Simulate the program on the first sample, and the same network sending everything, whole or without zeros."""
-    from sparsecc.passes.lower_transfers import lower_with_code
-
     sample = first_sample(unit.ports("inputs"), inputs)
     schedule: Schedule = program.facts[Schedule]
     found = {"contracts": _figure(unit.simulate(sample), schedule)}

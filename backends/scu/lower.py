@@ -20,7 +20,7 @@ from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
+from .codecs import Codec, Dtype, smallest, worst_case_bytes
 from .descriptor import Flag, Op, Queue
 from .machine import Target
 from .pieces import chain_granularity, chain_to, piece_of
@@ -69,15 +69,18 @@ Generate = Callable[[fx.Node], KernelCode]
 """The kernel of a node whose arguments have fixed sizes; its parameters are src, dst, then the other tensors."""
 
 
-def lower(program: Program, target: Target, generate: Generate, *, lossless: bool = False) -> TaskGraph:
+def lower(
+    program: Program, target: Target, generate: Generate, codecs: Sequence[Codec], *, lossless: bool = False
+) -> TaskGraph:
     """All that the unit does for one sample.
 
-    ``lossless`` sends edges that have no contract without their zeros, in blocks of varying length, instead of whole.
+    ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
+    blocks of varying length, instead of whole.
     Raises: CompileError SCC113 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
-    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, lossless)
+    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless)
     lowering.find_chains()
     for node in static.graph.nodes:
         lowering.add(node)
@@ -91,6 +94,7 @@ class _Lowering:
     stages: dict[fx.Node, int]
     edges: dict[fx.Node, Edge]
     generate: Generate
+    codecs: Sequence[Codec]
     lossless: bool
     tasks: list[Task] = field(default_factory=list[Task])
     buffers: dict[str, Buffer] = field(default_factory=dict[str, Buffer])
@@ -344,10 +348,9 @@ class _Lowering:
                 start += tiles * n
 
     def _codec(self, n: int, k: int) -> Codec:
-        allowed = [codec for codec in FIXED if codec.name.lower() in self.target.codecs]
         if self.lossless and k == n:
             return Codec.BITMASK
-        return smallest(n, k, Dtype.FLOAT32, allowed)
+        return smallest(n, k, Dtype.FLOAT32, self.codecs)
 
     def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
         """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""

@@ -16,7 +16,6 @@ from sparsecc.invariants import LAYERS
 
 from .op import KEEP_TOP
 
-
 FIXED = (*LAYERS, KEEP_TOP)
 """What stays where it is: a stage is named by its layer, and a contract ends the sender's stage."""
 

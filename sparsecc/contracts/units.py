@@ -1,0 +1,34 @@
+"""What the passes of contracts need of the unit that carries them out; backends are found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeGuard
+
+from sparsecc.pass_manager import Note
+from sparsecc.program import Program
+from sparsecc.registry import Registry
+
+
+class Unit(Protocol):
+    """Functions over a Program and its facts; notes say what was done."""
+
+    def tile_elems(self, program: Program) -> int:
+        """Elements of a tile."""
+        ...
+
+    def block_bytes(self, program: Program) -> Callable[[int, int], int]:
+        """Bytes of a block by the elements of its tile and the share that is kept, in 1/65536."""
+        ...
+
+    def lower_transfers(self, program: Program) -> Sequence[Note]: ...
+    def schedule_dma(self, program: Program) -> Sequence[Note]: ...
+
+
+def _is_unit(part: object) -> TypeGuard[Unit]:
+    return hasattr(part, "lower_transfers") and hasattr(part, "schedule_dma") and not isinstance(part, type)
+
+
+UNITS: Registry[Unit] = Registry(
+    "unit", "sparsecc.units", {"scu": "sparsecc.backends.scu.unit:UNIT"}, _is_unit, unknown_code="SCC085"
+)

@@ -62,7 +62,8 @@ def least_share(sensitivity: Bytes, mass: float) -> int:
     sums = np.concatenate([[0.0], falling.cumsum()])
     if not sums[-1]:
         return 0
-    places = float(np.interp(mass * sums[-1], sums, np.arange(len(sums))))
+    rising = sums[: np.argmax(sums) + 1]  # what follows adds nothing
+    places = float(np.interp(mass * sums[-1], rising, np.arange(len(rising))))
     return min(WHOLE, max(1, int(np.ceil(places / len(falling) * WHOLE))))
 
 

@@ -61,7 +61,8 @@ def settle(model: nn.Module, share: float, samples: int) -> Settlement:
 def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> Estimate:
     model.eval()
     with torch.no_grad():
-        right = [model(x).argmax(1) == y for x, y in zip(inputs.split(125), labels.split(125), strict=True)]
+        parts = [slice(start, start + 125) for start in range(0, len(inputs), 125)]
+        right = [model(inputs[part]).argmax(1) == labels[part] for part in parts]
     return estimate(torch.cat(right).double())
 
 
@@ -70,19 +71,20 @@ def train(model: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, rate: f
 
     Batch normalisation learns the statistics that activations have under contracts.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = np.random.default_rng(seed)
     batch = 64
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4, nesterov=True)
     steps = epochs * (len(inputs) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     for _ in range(epochs):
-        order = torch.randperm(len(inputs), generator=random)[: len(inputs) // batch * batch]
-        for places in order.split(batch):
+        order = random.permutation(len(inputs))
+        for start in range(0, len(inputs) // batch * batch, batch):
+            places = torch.from_numpy(order[start : start + batch])
             x = functional.pad(inputs[places], (4, 4, 4, 4))
-            top, left, mirrored = torch.randint(0, 9, (3,), generator=random).tolist()
+            top, left, mirrored = random.integers(9), random.integers(9), random.integers(2)
             x = x[:, :, top : top + 32, left : left + 32]
-            loss = functional.cross_entropy(model(x.flip(3) if mirrored % 2 else x), labels[places])
+            loss = functional.cross_entropy(model(x.flip(3) if mirrored else x), labels[places])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

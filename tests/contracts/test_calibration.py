@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from programs import filled, program, run
+from programs import filled, program, run, seeded
 
 from sparsecc import pipelines
 from sparsecc.contracts.calibration import from_arrays, load, split
 from sparsecc.diagnostics import CompileError
 
-from .nets import Small, samples, seeded, small_program
+from .nets import Small, samples, small_program
 
 X = np.zeros((4, 3, 8, 8), np.float32)
 HELP_NAMES = "write it with numpy: np.savez('calibration.npz', x=..., labels=...); labels are optional"

@@ -47,9 +47,9 @@ def test_divergences() -> None:
 @pytest.mark.parametrize("loss", ["cross-entropy", "cosine"])
 def test_gradients_at_the_dense_output_are_not_zero(loss: str) -> None:
     y = LOGITS.clone().requires_grad_()
-    objective(choose_loss(loss, y, None), y, None, torch.Generator().manual_seed(1)).backward()
-    assert y.grad is not None
-    assert bool((y.grad.abs().sum(1) > 0).all())
+    total = objective(choose_loss(loss, y, None), y, None, torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(total, y)
+    assert bool((gradient.abs().sum(1) > 1e-4).all())
 
 
 def test_quality() -> None:

@@ -27,6 +27,7 @@ def test_taylor_maps_are_mean_products(order: str, block: int | None, entries: i
     maps = measure_sensitivity(
         PROGRAM, CUT, calibration, "cross-entropy", {e.name: order for e in CUT[:2]} | {"mean": "rows"}, block
     )
+    assert calibration.labels is not None
     model = small()
     first = model.bn1(model.conv1(calibration.inputs[0])).relu()
     second = (model.bn2(model.conv2(first)) + first).relu()
@@ -53,7 +54,7 @@ def test_maps_of_channels_are_the_same_in_both_orders() -> None:
 def test_channels_last_moves_channels_to_the_end() -> None:
     x = np.random.default_rng(0).normal(size=(2, 8, 4, 4)).astype(np.float32)
     s = np.arange(1, 9, dtype=np.uint8)
-    contract = Contract("x", Key("float32"), *[WHOLE // 3] * 3, tile_elems=48, order="channels-last")
+    contract = replace(Contract.fixed("x", Key("float32"), WHOLE // 3, tile_elems=48), order="channels-last")
     values, sent = transmit(x, s, contract)
     moved, moved_sent = transmit(np.moveaxis(x, 1, -1), s, replace(contract, order="rows"))
     np.testing.assert_array_equal(values, np.moveaxis(moved, -1, 1))

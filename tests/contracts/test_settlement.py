@@ -41,7 +41,7 @@ def test_the_hull_is_convex_and_below_every_point(losses: list[float]) -> None:
     assert corners[-1] == points[-1]
     slopes = [(y1 - y0) / (x1 - x0) for (x0, y0), (x1, y1) in itertools.pairwise(corners)]
     assert all(a <= b + 1e-9 for a, b in itertools.pairwise(slopes))
-    below = np.interp([x for x, _ in points], *zip(*corners, strict=True))
+    below = np.interp([x for x, _ in points], [x for x, _ in corners], [y for _, y in corners])
     assert (below <= np.array(losses) + 1e-9).all()
 
 

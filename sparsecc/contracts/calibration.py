@@ -77,7 +77,7 @@ def from_arrays(program: Program, arrays: Mapping[str, Array], name: str = "the 
     size = placeholders[0].meta["val"].shape[0]
     step = BATCH if isinstance(size, torch.SymInt) else int(size)
     if count < max(2, 2 * step if isinstance(size, int) else 2):
-        needed = "2 samples" if step == 1 or isinstance(size, torch.SymInt) else f"{2 * step}, two batches of {step}"
+        needed = "2 samples" if step == 1 or isinstance(size, torch.SymInt) else f"{2 * step} (two batches of {step})"
         _refuse(
             f"{name} holds {count} sample{'s' * (count != 1)}, and at least {needed} are needed: one part is for "
             "calibration, the other is held out",

@@ -57,5 +57,5 @@ def measure_degradation(
 
 
 def _curve(shares: Sequence[int], losses: Tensor) -> Curve:
-    monotone = isotonic(losses.tolist())
+    monotone = isotonic([float(loss) for loss in losses])
     return Curve((*shares, WHOLE), tuple(value - monotone[-1] for value in monotone))

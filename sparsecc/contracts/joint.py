@@ -36,7 +36,8 @@ class Joint:
         maps: Mapping[str, SensitivityMap],
         whole: Mapping[str, Contract],
     ) -> None:
-        self.program, self.held_out, self.loss, self.maps, self.whole = program, held_out, loss, maps, whole
+        self.program, self.held_out, self.maps, self.whole = program, held_out, maps, whole
+        self.loss: Loss = loss
         batches = held_out.batches()
         self.references = [main_output(outputs(program, batch.inputs, {}, maps)) for batch in batches]
         self.dense = estimate(self._qualities(self.references))

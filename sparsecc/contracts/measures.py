@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,10 +66,11 @@ def choose_loss(asked: str, dense: Tensor, labels: Tensor | None) -> Loss:
                 help="labels are classes of a [samples, classes] output; leave them out for other models",
             )
         return "cross-entropy"
-    if asked != "auto":
-        return cast(Loss, asked)
-    lengths = dense.norm(dim=-1)
-    directions = dense.dim() != 2 or bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
+    if asked == "cosine":
+        return "cosine"
+    if asked == "cross-entropy":
+        return "cross-entropy"
+    directions = dense.dim() != 2 or bool(((dense.square().sum(-1) - 1).abs() < 2e-3).all())
     return "cosine" if directions else "cross-entropy"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sparsecc.diagnostics import CompileError, Where
 
-from .keys import Bytes
+from .keys import Array, Bytes
 from .topk import WHOLE
 
 BlockCost = Callable[[int, int], int]
@@ -58,11 +58,12 @@ class Wishes:
 
 def least_share(sensitivity: Bytes, mass: float) -> int:
     """The least share whose most sensitive neurons hold this part of the sum of a map; blocks may be cut."""
-    falling = np.sort(sensitivity.astype(np.float64))[::-1]
-    sums = np.concatenate([[0.0], falling.cumsum()])
+    falling: Array = np.sort(sensitivity.astype(np.float64))[::-1]
+    sums: Array = np.append(0.0, falling.cumsum())
     if not sums[-1]:
         return 0
-    places = float(np.interp(mass * sums[-1], sums, np.arange(len(sums))))
+    rising = sums[: np.argmax(sums) + 1]  # what follows adds nothing
+    places = float(np.interp(mass * sums[-1], rising, np.arange(len(rising))))
     return min(WHOLE, max(1, int(np.ceil(places / len(falling) * WHOLE))))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -44,7 +44,7 @@ def measure_sensitivity(
             output = main_output(recorder.run(*batch.inputs))
             total = objective(loss, output, batch.labels, random)
             values = list(recorder.values.values())
-            gradients = torch.autograd.grad(total, values, allow_unused=True)
+            gradients = cast("tuple[Tensor | None, ...]", torch.autograd.grad(total, values, allow_unused=True))
         for (name, sums), value, gradient in zip(moments.items(), values, gradients, strict=True):
             flat, flat_gradient = (
                 _rows(x.detach(), orders[name], layouts[name][0])

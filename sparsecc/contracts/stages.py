@@ -35,8 +35,8 @@ class Edge:
     @property
     def carries_float32(self) -> bool:
         """Whether a contract may be made for it; the rest travels whole."""
-        value: torch.Tensor = self.node.meta["val"]
-        return value.dtype == torch.float32 and value.dim() > 0
+        value: object = self.node.meta["val"]  # a number where sizes are computed
+        return isinstance(value, torch.Tensor) and value.dtype == torch.float32 and value.dim() > 0
 
 
 def assign_stages(graph: fx.Graph) -> dict[fx.Node, int]:

@@ -46,6 +46,7 @@ def test_json_is_as_published() -> None:
                 "fill": "zero",
                 "skip_zero": False,
                 "codec": "bitmask",
+                "order": "rows",
             }
         ],
     }
@@ -68,6 +69,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"period": -1}, "a period of -1 tiles is not in 0..65535"),
     ({"period": 0}, "the share has room to move, but period 0 never moves it"),
     ({"fill": "median"}, "fill 'median' is none of zero, mean"),
+    ({"order": "columns"}, "order 'columns' is none of rows, channels-last"),
     ({"codec": "huffman"}, "codec 'huffman' is none of raw, bitmask, index, run"),
     ({"codec": "run"}, "codec 'run' is for payloads of varying length, which need skip_zero"),
 ]

@@ -1,0 +1,98 @@
+"""Contracts in a module: the same results as in the Program, gradients straight through, both modes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from programs import Model, seeded
+
+from sparsecc import pipelines
+from sparsecc.capture import capture
+from sparsecc.contracts import WHOLE, Budget, Contract, Key, apply, negotiate, uniform_map
+from sparsecc.contracts.bind import bind
+from sparsecc.contracts.replay import outputs
+from sparsecc.contracts.stages import assign_stages, edges
+from sparsecc.diagnostics import CompileError
+
+from .nets import bytes_of, samples, small, small_program
+
+PROGRAM = small_program()
+SETTLED = negotiate(PROGRAM, samples(), Budget("bytes", 0.4), bytes_of)
+X = seeded(7, 3, 8, 8, seed=9)
+
+
+def test_the_same_results_as_the_program() -> None:
+    (expected,) = outputs(PROGRAM, [X], {c.edge: c for c in SETTLED.contracts}, SETTLED.maps)
+    contracted = apply(small(), SETTLED.contracts, SETTLED.maps)
+    torch.testing.assert_close(contracted(X), expected)
+    torch.testing.assert_close(contracted(X[:1]), expected[:1])  # another batch
+    assert not torch.allclose(small()(X), expected)
+
+
+def test_bound_into_a_program() -> None:
+    (expected,) = outputs(PROGRAM, [X], {c.edge: c for c in SETTLED.contracts}, SETTLED.maps)
+    bound = PROGRAM.clone()
+    cut = list(edges(assign_stages(bound)))
+    for edge, contract in zip(cut, SETTLED.contracts, strict=True):
+        bind(bound.module, edge.node, contract, SETTLED.maps[contract.edge])
+    bound.module.graph.lint()
+    bound.module.recompile()
+    assert torch.equal(bound.module(X)[0], expected)
+    for node in bound.graph.nodes:
+        if node.op == "call_function" and node.name.startswith(("permute", "keep_top", "clone")):
+            (other,) = node.users if len(node.users) == 1 else (None,)
+            assert other is None or node.meta["val"].dtype == torch.float32
+    assert len(bound.graph.find_nodes(op="call_function", target=torch.ops.sparsecc.keep_top.default)) == 3
+
+
+def test_dropped_elements_receive_gradient() -> None:
+    """y = sum(w2 * kept(w1 * x)): every element of w1 learns, though half are dropped."""
+    model = Model(lambda m, x: m.second(m.first(x)), first=torch.nn.Linear(4, 6), second=torch.nn.Linear(6, 1))
+    contract = Contract.fixed("linear", Key("float32"), WHOLE // 2)
+    contracted = apply(model, [contract], {"linear": uniform_map()})
+    x = seeded(1, 4)
+    contracted(x).sum().backward()
+    assert model.first.weight.grad is not None
+    torch.testing.assert_close(model.first.weight.grad, model.second.weight.T @ x)
+    assert int((model.second.weight.grad != 0).sum()) == 3  # what was dropped arrived as 0
+
+
+def test_training_changes_the_model_itself() -> None:
+    model = small()
+    contracted = apply(model, SETTLED.contracts, SETTLED.maps).train()
+    assert [id(p) for p in contracted.parameters()] == [id(p) for p in model.parameters()]
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    contracted(X).square().mean().backward()
+    optimizer.step()
+    after = model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same <= {"conv1.bias", "conv2.bias"}  # batch normalisation cancels them; its statistics are not the same
+    contracted.eval()
+    trained, _ = pipelines.parse(pipelines.TIDY).run(capture(model, [X], dynamic={"batch": 0}))
+    (expected,) = outputs(trained, [X], {c.edge: c for c in SETTLED.contracts}, SETTLED.maps)
+    torch.testing.assert_close(contracted(X), expected)
+
+
+def test_modes_switch_dropout() -> None:
+    contracted = apply(small(), SETTLED.contracts, SETTLED.maps)
+    assert torch.equal(contracted(X), contracted(X))
+    contracted.train()
+    assert not torch.equal(contracted(X), contracted(X))
+    contracted.eval()
+    assert torch.equal(contracted(X), contracted(X))
+
+
+def test_another_network() -> None:
+    with pytest.raises(CompileError) as caught:
+        apply(small(), SETTLED.contracts[:2], SETTLED.maps)(X)
+    assert str(caught.value) == (
+        "error[SCC049]: there are 2 contracts, but Small has 3 edges that could carry one\n"
+        "  help: apply contracts to the model that they were settled for"
+    )
+    half = replace(SETTLED.contracts[0], key=Key("float16"))
+    with pytest.raises(CompileError, match=r"SCC044.*is for float16, but the edge carries float32"):
+        apply(small(), [half, *SETTLED.contracts[1:]], SETTLED.maps)(X)

@@ -1,0 +1,80 @@
+"""What sender and receiver agree on, and how an edge without a contract is reported."""
+
+import numpy as np
+import pytest
+
+from sparsecc.contracts import WHOLE, EdgeLimits, Wishes
+from sparsecc.contracts.negotiation import edge_cost, least_share, negotiate_edge
+from sparsecc.diagnostics import CompileError
+
+from .nets import bytes_of
+
+FLAT = np.full(10, 255, np.uint8)
+STEEP = np.array([0, 200, 0, 50, 0, 0, 0, 0, 0, 0], np.uint8)
+
+
+def test_least_share_of_the_mass() -> None:
+    assert least_share(FLAT, 0.5) == WHOLE // 2
+    assert least_share(STEEP, 0.8) == -(-WHOLE // 10)  # one of ten neurons
+    assert least_share(STEEP, 1.0) == -(-WHOLE // 5)
+    assert least_share(np.zeros(4, np.uint8), 0.9) == 0
+
+
+def test_without_limits_sensitivity_decides() -> None:
+    offer = negotiate_edge("e", 3000, STEEP, [FLAT], EdgeLimits(), bytes_of, wishes=Wishes(0.8, 0.05))
+    assert (offer.proposed_q16, offer.adjusted_q16) == (6554, 6554)
+    assert (offer.lo_q16, offer.hi_q16, offer.binding) == (3277, WHOLE, "sensitivity")
+    offer = negotiate_edge("e", 3000, STEEP, [FLAT], EdgeLimits(), bytes_of, wishes=Wishes(0.8, 0.5))
+    assert (offer.proposed_q16, offer.adjusted_q16, offer.binding) == (6554, WHOLE // 2, "receiver's need")
+
+
+@pytest.mark.parametrize(
+    ("limits", "binding"),
+    [
+        (EdgeLimits(max_payload_bytes=3000), "payload"),
+        (EdgeLimits(max_received_bytes=3000), "receive buffer"),
+        (EdgeLimits(max_block_bytes=1200), "block buffer"),
+        (EdgeLimits(max_cycles=500), "cycles"),
+    ],
+)
+def test_limits_cap_the_share_as_far_as_they_must(limits: EdgeLimits, binding: str) -> None:
+    def cycles(elems: int, share_q16: int) -> int:
+        return 10 + elems * share_q16 // WHOLE
+
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, cycles)
+    assert (offer.binding, offer.hi_binding) == (binding, binding)
+    assert offer.adjusted_q16 == offer.hi_q16 < WHOLE
+
+    def within(share: int) -> bool:
+        payload = edge_cost(bytes_of, 3000, 1024, share)
+        return (
+            payload <= (limits.max_payload_bytes or payload)
+            and payload <= (limits.max_received_bytes or payload)
+            and bytes_of(1024, share) <= (limits.max_block_bytes or 10**9)
+            and edge_cost(cycles, 3000, 1024, share) <= (limits.max_cycles or 10**9)
+        )
+
+    assert within(offer.hi_q16)
+    assert not within(offer.hi_q16 + 1)
+
+
+def test_a_smaller_tile_is_the_counter_offer() -> None:
+    limits = EdgeLimits(max_block_bytes=700)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
+    assert offer.tile_elems == 256  # half of 512 and 16 bytes of header take more than 700
+    assert bytes_of(256, offer.lo_q16) <= 700
+
+
+def test_an_edge_that_no_contract_suits() -> None:
+    with pytest.raises(CompileError) as caught:
+        negotiate_edge("relu_3", 2048, FLAT, [FLAT], EdgeLimits(max_received_bytes=600), bytes_of)
+    assert str(caught.value) == (
+        "error[SCC048]: no contract suits edge relu_3: its receiver needs 5.0% of 2048 elements, 696 B a sample, but "
+        "600 B of the receiver's buffer leave room for 3.9%\n"
+        "  help: give the receiver a larger buffer in the target file, or let the receiver need less (receiver_mass)"
+    )
+
+
+def test_no_room_at_all() -> None:
+    with pytest.raises(CompileError, match="100 B of the sender's buffer and link leave room for none"):
+        negotiate_edge("relu_3", 2048, FLAT, [FLAT], EdgeLimits(max_payload_bytes=100), bytes_of)

@@ -6,20 +6,17 @@ Commands import what they need when they run: `sparsecc --help` waits for neithe
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from sparsecc import cli_contracts, cli_scu
+from sparsecc.cli_options import ArtifactPath, Json, Quiet, Threads, example_inputs, parse_axes, show
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 app = typer.Typer(
     name="sparsecc",
@@ -30,11 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Directory that `sparsecc compile` wrote.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every number unrounded.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads that the engine may use.")]
+app.add_typer(cli_scu.app)
 
 
 def main() -> NoReturn:
@@ -89,6 +82,15 @@ def compile(  # noqa: A001  the command's name
         str | None, typer.Option(metavar="PASSES", help="Passes instead of the target's; see `sparsecc passes`.")
     ] = None,
     tuning_cache: Annotated[Path | None, typer.Option(help="File that keeps measured times between compiles.")] = None,
+    calibration: cli_contracts.Calibration = None,
+    bytes_budget: cli_contracts.BytesBudget = None,
+    accuracy_budget: cli_contracts.AccuracyBudget = None,
+    keep: cli_contracts.Keep = None,
+    sensitivity: cli_contracts.Sensitivity = None,
+    map_block: cli_contracts.MapBlock = None,
+    period: cli_contracts.Period = None,
+    codecs: cli_contracts.Codecs = None,
+    target_file: cli_contracts.TargetFile = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -101,6 +103,16 @@ def compile(  # noqa: A001  the command's name
         from sparsecc.report.progress import shown_on_stderr
 
         axes = parse_axes(dynamic) if dynamic else None
+        contracts = cli_contracts.contract_options(
+            target,
+            {"--bytes-budget": bytes_budget, "--accuracy-budget": accuracy_budget, "--keep": keep},
+            calibration,
+            sensitivity,
+            map_block,
+            period,
+            codecs,
+            target_file,
+        )
         examples = example_inputs(inputs) if inputs else None
         place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
         verify_replaceable(place)  # before minutes of work
@@ -117,13 +129,14 @@ def compile(  # noqa: A001  the command's name
                 allow_pickle=allow_pickle,
                 pipeline=pipeline,
                 tuning_cache=tuning_cache,
+                contracts=contracts,
                 progress=progress,
             )
             progress("writing the artifact", 0, 1)
             artifact = compiled.save(place)
     if warning := report.pruning_warning(artifact.manifest):
         print(warning, file=sys.stderr)  # even with --quiet: the accuracy is not what it was
-    _show(report.summary_facts(artifact), lambda: report.summary(artifact), as_json, quiet)
+    show(report.summary_facts(artifact), lambda: report.summary(artifact), as_json, quiet)
 
 
 @app.command()
@@ -134,7 +147,8 @@ def run(
         Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="onnxruntime, portable (without kernels.so) or reference (torch).")
+        str,
+        typer.Option(help="onnxruntime, portable (without kernels.so), reference (torch) or scu (the simulated unit)."),
     ] = "onnxruntime",
     threads: Threads = 1,
     quiet: Quiet = False,
@@ -153,7 +167,7 @@ def run(
     if output:
         write_arrays(output, outputs)
     facts = report.outputs_facts(outputs, output)
-    _show(facts, lambda: report.outputs_table(outputs, output), as_json, quiet)
+    show(facts, lambda: report.outputs_table(outputs, output), as_json, quiet)
 
 
 @app.command()
@@ -164,20 +178,34 @@ def verify(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) 
     from sparsecc.backends.onnxruntime import session
 
     verdicts = session.verify(Artifact.open(artifact))
-    _show([asdict(verdict) for verdict in verdicts], lambda: report.verify_table(verdicts), as_json, quiet)
+    show([asdict(verdict) for verdict in verdicts], lambda: report.verify_table(verdicts), as_json, quiet)
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(1)
 
 
+app.command()(cli_scu.simulate)
+
+
 @app.command()
-def inspect(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) -> None:
+def inspect(
+    artifact: ArtifactPath,
+    contracts: cli_scu.ShowContracts = False,
+    schedule: cli_scu.ShowSchedule = False,
+    disasm: cli_scu.ShowCode = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Show what happened to the model: passes, regions, and format, zeros, bytes, time and reason of every layer."""
     from sparsecc import manifest, report
     from sparsecc.artifact import Artifact
 
+    part = cli_scu.chosen_part(contracts=contracts, schedule=schedule, disasm=disasm)
     opened = Artifact.open(artifact)
-    facts = json.loads(manifest.to_json(opened.manifest))
-    _show(facts, lambda: report.inspection(opened), as_json, quiet)
+    if part:
+        cli_scu.inspect_part(opened, part, quiet=quiet, as_json=as_json)
+    else:
+        facts = json.loads(manifest.to_json(opened.manifest))
+        show(facts, lambda: report.inspection(opened), as_json, quiet)
 
 
 @app.command()
@@ -203,7 +231,7 @@ def bench(
     feeds = read_arrays(inputs, opened.manifest.inputs) if inputs else None
     with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
         result = measure(opened, threads=threads, runs=runs, inputs=feeds)
-    _show(asdict(result), lambda: report.bench_table(result), as_json, quiet)
+    show(asdict(result), lambda: report.bench_table(result), as_json, quiet)
 
 
 @app.command()
@@ -219,7 +247,7 @@ def demo(
 
     with heard_between_steps() as checked, shown_on_stderr(enabled=not quiet) as shown:
         facts = steps.run(output, checked(shown))
-    _show(facts, lambda: steps.outcome(facts), as_json, quiet)
+    show(facts, lambda: steps.outcome(facts), as_json, quiet)
 
 
 @app.command()
@@ -228,7 +256,7 @@ def passes(as_json: Json = False) -> None:
     from sparsecc.report import parts
 
     facts = parts.passes()
-    _show(facts, lambda: parts.passes_table(facts), as_json)
+    show(facts, lambda: parts.passes_table(facts), as_json)
 
 
 @app.command()
@@ -237,7 +265,7 @@ def targets(as_json: Json = False) -> None:
     from sparsecc.report import parts
 
     facts = parts.targets()
-    _show(facts, lambda: parts.list_table("targets", facts), as_json)
+    show(facts, lambda: parts.list_table("targets", facts), as_json)
 
 
 @app.command()
@@ -246,7 +274,7 @@ def formats(as_json: Json = False) -> None:
     from sparsecc.report import parts
 
     facts = parts.formats()
-    _show(facts, lambda: parts.list_table("formats", facts), as_json)
+    show(facts, lambda: parts.list_table("formats", facts), as_json)
 
 
 @app.command()
@@ -265,52 +293,3 @@ def explain(
         print(codes.explain(code))
     else:
         print("\n".join(f"{name}  {entry.title}" for name, entry in entries.items()))
-
-
-# ---- options and output ----------------------------------------------------------------------------------------------
-
-USUAL_AXES = {"batch": 0, "sequence": 1}
-PIPE_COLUMNS = 200
-
-
-def parse_axes(text: str) -> dict[str, int]:
-    """ "batch,sequence" or "batch=0,frames=2": names of axes that may have any size, and their numbers.
-
-    Raises: CompileError SCC087.
-    """
-    axes = dict[str, int]()
-    for item in text.split(","):
-        name, equals, axis = (part.strip() for part in item.partition("="))
-        known = name in USUAL_AXES if not equals else axis.isdecimal()
-        if not name.isidentifier() or not known:
-            raise CompileError.of(
-                "SCC087",
-                f"--dynamic '{text}' names no axis at '{item.strip()}'",
-                help="use batch (axis 0), sequence (axis 1) or NAME=AXIS: --dynamic batch,frames=2",
-            )
-        axes[name] = int(axis) if equals else USUAL_AXES[name]
-    return axes
-
-
-def example_inputs(path: Path) -> Any:
-    """The arrays of an .npz file as tensors: by name, or in order if nobody named them (arr_0, arr_1, ...)."""
-    import torch
-
-    from sparsecc.arrays import read_arrays
-
-    tensors = {name: torch.as_tensor(array) for name, array in read_arrays(path).items()}
-    if all(re.fullmatch(r"arr_\d+", name) for name in tensors):
-        return tuple(tensors[name] for name in sorted(tensors, key=lambda name: int(name[4:])))
-    return tensors
-
-
-def _show(facts: object, table: Callable[[], RenderableType], as_json: bool, quiet: bool = False) -> None:
-    """Print the facts as JSON, or as a table unless all is to be quiet."""
-    if as_json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False))
-    elif not quiet:
-        from rich.console import Console
-
-        # where the output is a file or a pipe, no terminal's width is there to be kept
-        width = None if sys.stdout.isatty() else PIPE_COLUMNS
-        Console(width=width, markup=False, emoji=False, highlight=False).print(table())

@@ -292,7 +292,9 @@ CODES: dict[str, Code] = {
         "Use --engine portable, or compile the model again.",
     ),
     "SCC075": Code(
-        "outputs cannot be written", "The file of the outputs, or its directory, is not writable.", "Choose another -o."
+        "a file cannot be written",
+        "The file that outputs, a trace or a program go to, or its directory, is not writable, or is a directory.",
+        "Choose another path with -o or --trace.",
     ),
     "SCC076": Code(
         "unreadable arrays",
@@ -485,6 +487,18 @@ CODES: dict[str, Code] = {
         "contracts without a basis",
         "A budget is negotiated on calibration data; one budget at a time, and a share between 0 and 1.",
         "Give samples with --calibration and at most one of --bytes-budget, --accuracy-budget and --keep.",
+    ),
+    # 117-118: what `simulate` and `inspect` read of an artifact for target scu
+    "SCC117": Code(
+        "no program for the SCU",
+        "Only artifacts that were compiled with --target scu hold a program for the unit, and what was negotiated.",
+        "Compile the model with --target scu and --calibration, or run it with --engine onnxruntime.",
+    ),
+    "SCC118": Code(
+        "unreadable report of the SCU",
+        "scu/report.json of the artifact is not JSON, or a field is missing or of the wrong type: it was edited, "
+        "damaged, or written by another version.",
+        "Copy the artifact again as a whole, or compile the model again.",
     ),
 }
 

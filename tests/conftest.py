@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Cli, Result
 
+from sparsecc.cli import main
 from sparsecc.manifest import Check, Manifest, Region, Source, Speed, Value, Versions
 from sparsecc.pass_manager import Note, Record
 from sparsecc.program import Candidate, Layer
@@ -30,6 +33,18 @@ def manifest() -> Manifest:
         check=Check(1e-4, 2e-7, 2e-7, None),
         speed=Speed(1, 2.0, 1.0, 2.0, 200),
     )
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["sparsecc", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        return Result(exit_.value.code, printed.out, printed.err)
+
+    return run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,52 +7,25 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import Cli, Result
 from rich.console import Console
 from torch import nn
 
 import sparsecc
 from sparsecc import artifact as artifacts
 from sparsecc.backends.onnxruntime.session import Verdict
-from sparsecc.cli import main, parse_axes
+from sparsecc.cli_options import parse_axes
 from sparsecc.demo import outcome
 from sparsecc.diagnostics import CompileError, PassBug
 from sparsecc.manifest import Pruned
 from sparsecc.report import summary_facts, verify_table
 from sparsecc.report.text import duration
-
-
-@dataclass(frozen=True)
-class Result:
-    status: object
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["sparsecc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return Result(exit_.value.code, printed.out, printed.err)
-
-    return run
 
 
 def small_model() -> nn.Module:
@@ -105,7 +78,20 @@ def test_what_needs_no_compiler_waits_for_none(arguments: list[str]) -> None:
 
 def test_every_command_is_in_the_help(cli: Cli) -> None:
     text = cli("--help").out
-    for name in ("compile", "run", "verify", "inspect", "bench", "demo", "passes", "targets", "formats", "explain"):
+    for name in (
+        "compile",
+        "run",
+        "verify",
+        "simulate",
+        "inspect",
+        "bench",
+        "demo",
+        "passes",
+        "targets",
+        "formats",
+        "explain",
+        "scu",
+    ):
         assert f" {name} " in text
 
 
@@ -279,7 +265,7 @@ def test_run_refuses(cli: Cli, artifact: Path, x: Path, tmp_path: Path) -> None:
         2,
         "",
         "error[SCC087]: there is no engine 'portabel'\n"
-        "  help: did you mean 'portable'? known: onnxruntime, portable, reference\n",
+        "  help: did you mean 'portable'? known: onnxruntime, portable, reference, scu\n",
     )
     assert cli("run", artifact, "--inputs", x, "-o", tmp_path / "no" / "y.npz").err == (
         f"error[SCC075]: {tmp_path / 'no' / 'y.npz'} cannot be written: No such file or directory\n"

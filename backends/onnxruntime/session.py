@@ -1,4 +1,4 @@
-"""Run a compiled artifact, in one of three ways that share nothing but the file: `run` and `verify`."""
+"""Run a compiled artifact, in one of several ways that share nothing but the file: `run` and `verify`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sparsecc.artifact import MODEL, Artifact
+from sparsecc.backends.scu.files import has_program, verify_has_program
 from sparsecc.diagnostics import CompileError
 from sparsecc.manifest import Value
 from sparsecc.reference import Array, relative_error
@@ -19,9 +20,9 @@ from .inputs import verify_inputs
 
 __all__ = ["ENGINES", "Bench", "Engine", "Session", "Verdict", "bench", "open_session", "run", "verify"]
 
-Engine = Literal["onnxruntime", "portable", "reference"]
-ENGINES: tuple[Engine, ...] = ("onnxruntime", "portable", "reference")
-"""With kernels.so; without it; the compiled graph in torch, without onnxruntime."""
+Engine = Literal["onnxruntime", "portable", "reference", "scu"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "portable", "reference", "scu")
+"""With kernels.so; without it; the compiled graph in torch, without onnxruntime; the simulated unit."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,15 @@ def open_session(artifact: Artifact, engine: Engine = "onnxruntime", threads: in
 
     An artifact in which nothing is sparse has no kernels: "onnxruntime" and "portable" are then the same.
     Raises: CompileError (SCC073 kernels.so is missing or not for this machine; SCC074 there is no reference
-    graph, or it is damaged; SCC077 onnxruntime refuses the model).
+    graph, or it is damaged; SCC077 onnxruntime refuses the model; SCC117 there is no program for the unit, and what
+    else host.open_unit raises).
     """
-    if engine == "reference":
+    if engine == "scu":
+        verify_has_program(artifact)
+        from sparsecc.backends.scu.host import open_unit
+
+        compute: Compute = open_unit(artifact).run
+    elif engine == "reference":
         compute = torch_engine(artifact, threads)
     else:
         options = session_options(threads)
@@ -85,13 +92,20 @@ class Verdict:
     note: str = ""
 
 
-def verify(artifact: Artifact, engines: Sequence[Engine] = ENGINES, threads: int = 1) -> list[Verdict]:
-    """Compare engines on the sample inputs with the outputs that the original model gave.
+def engines_of(artifact: Artifact) -> tuple[Engine, ...]:
+    """The engines that an artifact is made for."""
+    return tuple(engine for engine in ENGINES if engine != "scu" or has_program(artifact))
+
+
+def verify(artifact: Artifact, engines: Sequence[Engine] | None = None, threads: int = 1) -> list[Verdict]:
+    """Compare engines (by default those it is made for) on the sample inputs with the outputs that the artifact keeps.
 
     Only the reference may be missing, which is a note; see open_session for what the others raise.
     """
     inputs, expected = artifact.golden()
-    return [v for engine in engines for v in _verdicts(artifact, engine, threads, inputs, expected)]
+    return [
+        v for engine in engines or engines_of(artifact) for v in _verdicts(artifact, engine, threads, inputs, expected)
+    ]
 
 
 def _verdicts(

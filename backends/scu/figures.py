@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from sparsecc.contracts.binding import without_contracts
 from sparsecc.program import Program
@@ -12,35 +10,11 @@ from sparsecc.progress import track
 from sparsecc.reference import Array
 
 from .host import Unit, first_sample, load_kernels
+from .report_file import Figure, Figures
 from .schedule import Schedule, schedule_dma
 from .simulator import Outcome
 from .task_cycles import task_cycles
 from .unit import lower_with_code
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One program on one sample. Bytes with headers and padding; ``lower_bound_cycles`` of its schedule."""
-
-    link_bytes: int
-    dram_bytes: int
-    descriptor_bytes: int
-    cycles: int
-    lower_bound_cycles: int
-    energy_pj: float
-    energy_by_component_pj: Mapping[str, float]
-    overlap: float
-    compute_share: float
-
-
-@dataclass(frozen=True)
-class Figures:
-    contracts: Figure
-    dense: Figure
-    zero_compression: Figure
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:

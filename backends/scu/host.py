@@ -15,13 +15,11 @@ from sparsecc.diagnostics import CompileError
 from sparsecc.reference import Array
 
 from . import tile_code
-from .container import read
-from .machine import Target, from_json
+from .files import KERNELS, read_program
+from .machine import Target
 from .simulator import KernelFunction, Outcome, simulate
 from .unit_program import UnitProgram
 from .verify import verify_program
-
-PROGRAM, TARGET, KERNELS, REPORT = "scu/program.scu", "scu/target.json", "scu/kernels.c", "scu/report.json"
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,10 @@ class Unit:
 def open_unit(artifact: Artifact) -> Unit:
     """The unit of an artifact made for target scu. Its kernels.c is compiled and loaded: native code, as kernels.so is.
 
-    Raises: CompileError (SCC065 the artifact has no program; SCC090 to SCC108 the program is not what it should be;
-    SCC089 target.json; what the C compiler refuses).
+    Raises: CompileError (SCC117 the artifact has no program; SCC065 a file is missing; SCC090 to SCC108 the program is
+    not what it should be; SCC089 target.json; what the C compiler refuses).
     """
-    target = from_json(artifact.file(TARGET).read_bytes(), str(artifact.path / TARGET))
-    name = str(artifact.path / PROGRAM)
-    program = read(artifact.file(PROGRAM).read_bytes(), target, name)
+    program, target = read_program(artifact)
     if findings := list(verify_program(program, target)):
         raise CompileError(findings)
     code = tile_code.TileCode(artifact.file(KERNELS).read_text(), tuple({k.symbol for k in program.kernels}))

@@ -21,9 +21,11 @@ from sparsecc.progress import step
 from sparsecc.reference import Array
 
 from .container import write
-from .figures import Figures, figures
-from .host import KERNELS, PROGRAM, REPORT, TARGET, Unit, load_kernels
+from .figures import figures
+from .files import KERNELS, PROGRAM, REPORT, TARGET
+from .host import Unit, load_kernels
 from .machine import Target, load_target, scu_v1, to_json
+from .report_file import SCHEMA, Figures
 from .schedule import Schedule
 from .tile_code import TileCode
 from .unit_program import UnitProgram
@@ -104,7 +106,7 @@ def _report(program: Program, unit: Unit, feeds: Mapping[str, Array]) -> bytes:
     schedule: Schedule = program.facts[Schedule]
     found: Figures = figures(program, unit, feeds)
     tree = {
-        "schema": 1,
+        "schema": SCHEMA,
         "settlement": json.loads(settlement.to_json()) if settlement else None,
         "schedule": {
             "makespan_cycles": schedule.makespan,

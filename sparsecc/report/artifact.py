@@ -15,6 +15,7 @@ from sparsecc.manifest import Manifest, Source, Speed, Value
 from sparsecc.pass_manager import Note, Record
 from sparsecc.program import Candidate, Layer
 
+from . import scu
 from .text import FACTS, count, data_size, duration, shape_text, table
 
 FLOAT_BYTES = 4
@@ -46,31 +47,37 @@ def summary_facts(artifact: Artifact) -> dict[str, Any]:
         "tolerance": manifest.check.tolerance,
         "speed": manifest.speed and asdict(manifest.speed),
         "pruned": manifest.pruned and asdict(manifest.pruned),
+        **({"scu": scu.summary_facts(report)} if (report := scu.report_of(artifact)) else {}),
     }
 
 
 def summary(artifact: Artifact) -> RenderableType:
     """The outcome of a compile on a few lines, and where to go next."""
+    report = scu.report_of(artifact)
+    rows = [*(_layer_summary(artifact) if report is None else scu.summary_rows(report)), *_file_summary(artifact)]
+    run = f"sparsecc run {artifact.path} --inputs x.npz"
+    verbs = ("inspect", "bench") if report is None else ("simulate", "inspect --contracts", "verify")
+    commands = [run, *(f"sparsecc {verb} {artifact.path}" for verb in verbs)]
+    return Group(table(str(artifact.path), FACTS, rows), Text("next: " + "\n      ".join(commands)))
+
+
+def _layer_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
     facts = summary_facts(artifact)
     layers, weights = facts["layers"], facts["weights_bytes"]
-    rows = [
-        ("layers", f"{layers['sparse']} sparse, {layers['dense']} dense, {count(facts['regions'], 'region')}"),
-        ("weights", f"{data_size(weights['dense'])} -> {data_size(weights['stored'])}, {facts['zeros']:.1%} zeros"),
-        ("model.onnx", data_size(facts["model_bytes"])),
-        ("time per call", _speed_text(artifact.manifest.speed)),
-        ("difference", f"{facts['max_relative_error']:.1e} of the largest output (at most {facts['tolerance']:.0e})"),
-    ]
-    path = artifact.path
-    commands = (f"sparsecc run {path} --inputs x.npz", f"sparsecc inspect {path}", f"sparsecc bench {path}")
-    return Group(
-        table(str(path), FACTS, rows),
-        Text("next: " + "\n      ".join(commands)),
-    )
+    yield "layers", f"{layers['sparse']} sparse, {layers['dense']} dense, {count(facts['regions'], 'region')}"
+    yield "weights", f"{data_size(weights['dense'])} -> {data_size(weights['stored'])}, {facts['zeros']:.1%} zeros"
+    yield "time per call", _speed_text(artifact.manifest.speed)
+
+
+def _file_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    error, tolerance = max_error(artifact.manifest), artifact.manifest.check.tolerance
+    yield "model.onnx", data_size(artifact.manifest.files[MODEL].bytes)
+    yield "difference", f"{error:.1e} of the largest output (at most {tolerance:.0e})"
 
 
 def inspection(artifact: Artifact) -> RenderableType:
     """Everything the manifest says, for people."""
-    manifest = artifact.manifest
+    manifest, report = artifact.manifest, scu.report_of(artifact)
     versions = manifest.versions
     rows = [
         ("compiled for", f"{manifest.target}, on {manifest.cpu}"),
@@ -81,13 +88,14 @@ def inspection(artifact: Artifact) -> RenderableType:
         ("from", _source_text(manifest.source)),
         *(("input", _value_text(value)) for value in manifest.inputs),
         *(("output", _value_text(value)) for value in manifest.outputs),
-        ("time per call", _speed_text(manifest.speed)),
+        *([] if report else [("time per call", _speed_text(manifest.speed))]),
         ("difference", _check_text(manifest)),
         *((name, data_size(record.bytes)) for name, record in manifest.files.items()),
     ]
     return Group(
         *_warning(manifest),
         table(str(artifact.path), FACTS, rows),
+        *([scu.highlights(report)] if report else []),
         table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes)),
         table("regions", REGION_COLUMNS, _region_rows(manifest)) if manifest.regions else Text(NO_REGIONS),
         table("layers", LAYER_COLUMNS, _layer_rows(manifest)),
@@ -120,7 +128,7 @@ def pruning_warning(manifest: Manifest) -> str | None:
 
 def max_error(manifest: Manifest) -> float:
     check = manifest.check
-    return max((e for e in (check.kernels, check.portable, check.reference) if e is not None), default=0.0)
+    return max((e for e in (check.kernels, check.portable, check.reference, check.unit) if e is not None), default=0.0)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -186,6 +194,7 @@ def _speed_text(speed: Speed | None) -> str:
 def _check_text(manifest: Manifest) -> str:
     check = manifest.check
     errors = {"with kernels": check.kernels, "portable": check.portable, "reference": check.reference}
+    errors["unit"] = check.unit
     found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error is not None)
     return f"{found} of the largest output (at most {check.tolerance:.0e})"
 

@@ -31,6 +31,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
+def energy(picojoules: float) -> str:
+    """Three digits in the unit that fits, from pJ to J."""
+    units = ("pJ", "nJ", "µJ", "mJ")
+    for unit in units:
+        if picojoules < 999.5:
+            return f"{picojoules:.3g} {unit}"
+        picojoules /= 1000
+    return f"{picojoules:,.3g} J"
+
+
+def ratio(a: float, b: float) -> str:
+    return f"{a / b:.2f}x" if b else "-"
+
+
 def shape_text(dtype: str, shape: Iterable[int | str]) -> str:
     return f"{dtype}[{', '.join(map(str, shape))}]"
 

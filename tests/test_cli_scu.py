@@ -1,0 +1,455 @@
+"""The command line of target scu, on an artifact and on programs made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import Cli, Result
+from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, RACE, UNIT_PROGRAM, report_tree, sample, scu_artifact
+
+from sparsecc.artifact import Artifact, golden_npz, write
+from sparsecc.backends.scu import container, host
+from sparsecc.backends.scu.asm import disassemble
+from sparsecc.backends.scu.machine import to_json
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.manifest import Manifest
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No kernel, so no C compiler either."""
+
+    def none(*_: object) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr(host, "load_kernels", none)
+    return scu_artifact(tmp_path / "m.sparsecc", manifest).path
+
+
+@pytest.fixture
+def plain(tmp_path: Path, manifest: Manifest) -> Path:
+    """For target cpu."""
+    files = {"model.onnx": b"", "golden.npz": golden_npz({"x": sample()}, {"y": sample()})}
+    return write(tmp_path / "plain.sparsecc", files, manifest).path
+
+
+def words(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+# ---- compile ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Asked:
+    """What `compile` handed to sparsecc.api.compile."""
+
+    contracts: ContractOptions | None = None
+    called: bool = False
+
+
+class Stop(Exception):
+    """Nothing is compiled here."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked()
+
+    def compile_(*_: object, contracts: ContractOptions | None, **__: object) -> None:
+        found.contracts, found.called = contracts, True
+        raise Stop
+
+    monkeypatch.setattr("sparsecc.api.compile", compile_)
+    return found
+
+
+def options(cli: Cli, asked: Asked, *arguments: object) -> ContractOptions | None:
+    with pytest.raises(Stop):
+        cli("compile", "model.pt", *arguments)
+    return asked.contracts
+
+
+def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert options(cli, asked) is None
+    assert options(cli, asked, "--target", "scu") == ContractOptions()
+    assert options(cli, asked, "--target", "scu", "--bytes-budget", "0.3") == ContractOptions(bytes=0.3)
+    assert options(cli, asked, "--target", "scu", "--accuracy-budget", "0") == ContractOptions(accuracy=0)
+    assert options(cli, asked, "--keep", "0.5") == ContractOptions(keep=0.5)  # the api refuses it for target cpu
+    everything = ("--calibration", "c.npz", "--target-file", "my.toml", "--map-block", "8", "--period", "16")
+    names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
+    assert options(cli, asked, *everything, *names) == ContractOptions(
+        calibration=Path("c.npz"),
+        form="product",
+        map_block=8,
+        period=16,
+        codecs=("raw", "index"),
+        target_file=Path("my.toml"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bytes-budget", "0.3", "--keep", "0.5"],
+         "--bytes-budget and --keep exclude each other\n"
+         "  help: give one of --bytes-budget, --accuracy-budget, --keep, or none"),
+        (["--keep", "0"], "--keep is 0, expected a share above 0 and at most 1\n  help: 3 % is --keep 0.03"),
+        (["--bytes-budget", "30"],
+         "--bytes-budget is 30, expected a share above 0 and at most 1\n  help: 3 % is --bytes-budget 0.03"),
+        (["--accuracy-budget", "nan"],
+         "--accuracy-budget is nan, expected a share from 0, less than 1\n  help: 3 % is --accuracy-budget 0.03"),
+        (["--codecs", "raw,bitmap"],
+         "--codecs 'raw,bitmap' names no codec at 'bitmap'\n"
+         "  help: did you mean 'bitmask'? known: raw, bitmask, index, run"),
+        (["--codecs", ""], "--codecs '' names no codec at ''\n  help: known: raw, bitmask, index, run"),
+        (["--sensitivity", "tailor"],
+         "there is no sensitivity 'tailor'\n  help: did you mean 'taylor'? known: taylor, product, activation"),
+        (["--map-block", "0"],
+         "--map-block is 0, expected a number of neurons from 1\n"
+         "  help: leave it out for the least that fits the unit's memory"),
+        (["--period", "-1"],
+         "--period is -1, expected a number of tiles from 0 to 65535\n"
+         "  help: with 0, or without the option, k never moves"),
+    ],
+)  # fmt: skip
+def test_options_that_mean_nothing(cli: Cli, asked: Asked, arguments: list[str], message: str) -> None:
+    result = cli("compile", "model.pt", "--target", "scu", *arguments)
+    assert result == Result(2, "", f"error[SCC087]: {message}\n")
+    assert not asked.called
+
+
+def test_the_summary_of_a_compile(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sparsecc import report
+    from sparsecc.cli_options import show
+
+    opened = Artifact.open(artifact)
+    show(report.summary_facts(opened), lambda: report.summary(opened), as_json=False)
+    text = capsys.readouterr().out
+    lines = {" ".join(line[:1]): " ".join(line[1:]) for line in words(text)}
+    assert lines["contracts"] == "less than everything on 1 of 1 edge"
+    assert lines["accuracy"] == "91.0% -> 90.4% (95 % interval 88.4% to 92.1%) on 1,000 held-out samples"
+    link = f"{4 * BLOCK_BYTES} B dense -> {BLOCK_BYTES} B, 4.00x (zero compression {2 * BLOCK_BYTES} B, 2.00x)"
+    assert lines["link"] == link
+    assert lines["cycles"] == (
+        "4,000 dense -> 1,000, 4.00x (zero compression 2,000, 2.00x); schedule 25.0% above its lower bound"
+    )
+    assert lines["energy"].startswith("160 nJ dense -> 40 nJ, 4.00x (zero compression 80 nJ, 2.00x); ratios only")
+    assert f"sparsecc simulate {artifact}\n" in text
+    assert f"sparsecc inspect --contracts {artifact}\n" in text
+    facts = report.summary_facts(opened)["scu"]
+    assert (facts["edges"], facts["edges_cut"], facts["negotiated"]["settled"]["value"]) == (1, 1, 0.904)
+    assert facts["figures"] == report_tree()["figures"]
+
+
+# ---- run and verify --------------------------------------------------------------------------------------------------
+
+
+def test_run_on_the_unit(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    x = sample(seed=7, count=3)
+    np.savez(tmp_path / "x.npz", x=x)
+    result = cli("run", artifact, "--engine", "scu", "--inputs", tmp_path / "x.npz", "-o", tmp_path / "y.npz")
+    assert result.status == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npz")["y"], x)
+
+
+def test_verify_compares_the_unit_too(cli: Cli, artifact: Path) -> None:
+    result = cli("verify", artifact, "--json")
+    assert result.status == 0
+    verdicts = {v["engine"]: (v["ok"], v["max_relative_error"]) for v in result.json}
+    no_reference = (True, None)
+    assert verdicts == {"onnxruntime": (True, 0), "portable": (True, 0), "reference": no_reference, "scu": (True, 0)}
+
+
+@pytest.mark.parametrize(
+    "command", [["simulate"], ["inspect", "--contracts"], ["inspect", "--schedule"], ["inspect", "--disasm"]]
+)
+def test_an_artifact_without_a_program(cli: Cli, plain: Path, command: list[str]) -> None:
+    assert cli(*command, plain) == Result(
+        2,
+        "",
+        f"error[SCC117]: {plain} was compiled for target 'cpu', and holds no program for the SCU\n"
+        "  help: compile the model with --target scu and --calibration\n",
+    )
+
+
+def test_no_program_to_run(cli: Cli, plain: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 3), np.float32))
+    result = cli("run", plain, "--engine", "scu", "--inputs", tmp_path / "x.npz")
+    assert result.status == 2
+    assert result.err.startswith("error[SCC117]: ")
+
+
+# ---- simulate --------------------------------------------------------------------------------------------------------
+
+
+def test_simulate_json(cli: Cli, artifact: Path) -> None:
+    result = cli("simulate", artifact, "--json", "--quiet")
+    assert (result.status, result.err) == (0, "")
+    facts = result.json
+    run = facts["run"]
+    assert (run["link_bytes"], run["dram_bytes"], run["descriptor_bytes"]) == (BLOCK_BYTES, 2 * 4 * ELEMS, 5 * 64)
+    assert run["cycles"] > 0
+    assert run["lower_bound_cycles"] == 800
+    assert run["energy_pj"] == pytest.approx(sum(run["energy_by_component_pj"].values()))
+    assert run["overlap"] * run["cycles"] == pytest.approx(sum(u["busy_cycles"] for u in facts["units"].values()))
+    assert facts["baselines"] == {name: report_tree()["figures"][name] for name in ("dense", "zero_compression")}
+    assert facts["trace"] is None
+    assert cli("simulate", artifact, "--quiet") == Result(0, "", "")
+
+
+def test_simulate_shows_ratios(cli: Cli, artifact: Path) -> None:
+    cycles = cli("simulate", artifact, "--json", "--quiet").json["run"]["cycles"]
+    result = cli("simulate", artifact)
+    assert result.err == "compiling the tiles' code\nsimulating\n"
+    lines = words(result.out)
+    assert ["cycles", f"{cycles:,}", "4,000", "2,000", f"{4000 / cycles:.2f}x", f"{2000 / cycles:.2f}x"] in lines
+    sizes = [f"{n * BLOCK_BYTES} B".split() for n in (1, 4, 2)]
+    assert ["over", "the", "link", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
+    assert any(line[:1] == ["tile0"] for line in lines)
+    assert any(line[:2] == ["dram", "read"] for line in lines)
+    assert "good to about 2x: quote ratios" in result.out
+
+
+def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, ELEMS), np.float32))
+    facts = cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--json").json
+    assert facts["counters"]["elems_zero"] == ELEMS
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
+    assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
+        "error[SCC071]: input 'x' has shape"
+    )
+
+
+def test_a_trace(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    result = cli("simulate", artifact, "--trace", trace)
+    assert f"trace: {trace}, which ui.perfetto.dev opens\n" in result.out
+    rows = json.loads(trace.read_text())["traceEvents"]
+    assert {row["name"] for row in rows if row["ph"] == "X"} >= {"COPY", "SEND", "RECV"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.sparsecc", "trace.json"]
+
+
+@pytest.mark.parametrize(("name", "why"), [("", "Is a directory"), ("no/trace.json", "No such file or directory")])
+def test_a_trace_that_cannot_be_written(cli: Cli, artifact: Path, tmp_path: Path, name: str, why: str) -> None:
+    trace = tmp_path / name
+    assert cli("simulate", artifact, "--trace", trace) == Result(
+        2, "", f"error[SCC075]: {trace} cannot be written: {why}\n  help: choose another path with --trace\n"
+    )
+
+
+def test_ctrl_c_leaves_what_was_there(
+    cli: Cli, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trace.json").write_text("old")
+
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    assert cli("simulate", artifact, "--trace", tmp_path / "trace.json", "--quiet") == Result(130, "", "")
+    assert (tmp_path / "trace.json").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.sparsecc", "trace.json"]
+
+
+# ---- inspect ---------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_has_a_section_on_the_unit(cli: Cli, artifact: Path) -> None:
+    text = cli("inspect", artifact).out
+    assert ["Sparse", "Communication", "Unit"] in words(text)
+    assert "--contracts, --schedule, --disasm; sparsecc simulate" in text
+    assert "scu/program.scu" in text
+
+
+def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
+    lines = words(cli("inspect", artifact, "--contracts").out)
+    shares = ["50.0%", "75.0%", "6.2%", "100.0%", "25.0%"]
+    sent = ["256", "B", str(BLOCK_BYTES), "B", "bitmask"]
+    assert ["relu_1", "64", "64", *shares, "receive", "buffer", "0.00125", *sent] in lines
+    accuracy = ["91.0%", "->", "90.4%", "(95", "%", "interval", "88.4%", "to", "92.1%)", "on", "1,000", "held-out"]
+    assert ["accuracy", *accuracy, "samples"] in lines
+    assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
+    assert ["loss", "cross-entropy"] in lines
+    facts = cli("inspect", artifact, "--contracts", "--json").json
+    log = report_tree()["settlement"]
+    assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}
+
+
+def test_inspect_contracts_shows_what_is_there(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    log = {"edges": [{"edge": "a", "rank": 1.25}, {"edge": "b", "why": None}], "settled": {"value": 0.5}, "rounds": 3}
+    path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": log}).path
+    lines = words(cli("inspect", path, "--contracts").out)
+    assert ["edge", "codec", "rank", "why"] in lines
+    assert ["a", "-", "1.25", "-"] in lines
+    assert ["quality", "50.0%"] in lines
+    assert ["rounds", "3"] in lines
+
+
+def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": None}).path
+    result = cli("inspect", path, "--contracts")
+    assert ["relu_1", "64", "25.0%", "256", "B", str(BLOCK_BYTES), "B", "bitmask"] in words(result.out)
+    assert "(--keep without --calibration, or in Python): nothing was negotiated\n" in result.out
+    facts = cli("inspect", path, "--contracts", "--json").json
+    edge = {"edge": "relu_1", "elems": ELEMS, "settled_q16": 1 << 14, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES}
+    assert facts == {"negotiated": False, "edges": [{**edge, "codec": "bitmask"}]}
+
+
+def test_inspect_schedule(cli: Cli, artifact: Path) -> None:
+    facts = cli("inspect", artifact, "--schedule", "--json").json
+    assert (facts["makespan_cycles"], facts["lower_bound_cycles"], facts["method"]) == (1000, 800, "CP-SAT")
+    assert {name: queue["descriptors"] for name, queue in facts["queues"].items()} == {
+        "IN": 3, "OUT": 2, "LINK": 0, "CONFIG": 0,
+    }  # fmt: skip
+    (edge,) = facts["edges"]
+    assert (edge["edge"], edge["sends"], edge["receives"], edge["payload_bytes"]) == ("relu_1", 1, 1, BLOCK_BYTES)
+    simulated = {
+        s.place: s.end - s.start for s in host.open_unit(Artifact.open(artifact)).simulate(sample_feed()).spans
+    }
+    assert (edge["send_cycles"], edge["receive_cycles"]) == (simulated[1], simulated[2])
+    assert facts["queues"]["OUT"]["busy_cycles"] == simulated[1] + simulated[3]
+    lines = words(cli("inspect", artifact, "--schedule").out)
+    assert ["lower", "bound", "800", "cycles;", "the", "schedule", "is", "25.0%", "above", "it"] in lines
+    assert any(line[:2] == ["relu_1", "1"] for line in lines)
+
+
+def sample_feed() -> dict[str, Any]:
+    return {"x": sample()[:1]}
+
+
+def test_inspect_disasm(cli: Cli, artifact: Path) -> None:
+    text = disassemble(UNIT_PROGRAM, MACHINE)
+    assert cli("inspect", artifact, "--disasm") == Result(0, text, "")
+    facts = cli("inspect", artifact, "--disasm", "--json").json
+    assert facts == {"program": str(artifact / "scu" / "program.scu"), "lines": text.splitlines()}
+
+
+def test_one_part_at_a_time(cli: Cli, artifact: Path) -> None:
+    assert cli("inspect", artifact, "--contracts", "--disasm") == Result(
+        2,
+        "",
+        "error[SCC087]: --contracts and --disasm exclude each other\n  help: show one after the other\n",
+    )
+
+
+def test_names_in_a_program_reach_no_terminal(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    evil = type(UNIT_PROGRAM)(UNIT_PROGRAM.code, meta={**UNIT_PROGRAM.meta, "edges": ["\x1b[2J"]})
+    path = scu_artifact(tmp_path / "m", manifest, program=evil).path
+    for part in ("--contracts", "--schedule", "--disasm"):
+        assert "\x1b" not in cli("inspect", path, part).out
+    assert "edge 0" in cli("inspect", path, "--schedule").out
+
+
+def test_a_report_that_is_none(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    path = scu_artifact(tmp_path / "m", manifest, b"{}").path
+    for command in (["inspect"], ["inspect", "--contracts"], ["inspect", "--schedule"], ["simulate"]):
+        assert cli(*command, path) == Result(
+            2,
+            "",
+            f"error[SCC118]: {path / 'scu' / 'report.json'} is not a readable report: "
+            "its schema is null; this sparsecc reads schema 1\n"
+            "  help: copy the artifact again, or compile the model again\n",
+        )
+
+
+# ---- scu asm, disasm, verify -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "p.scu"
+    path.write_bytes(container.write(UNIT_PROGRAM, MACHINE))
+    return path
+
+
+def test_disassembled_and_assembled_again(cli: Cli, program: Path, tmp_path: Path) -> None:
+    text = disassemble(UNIT_PROGRAM, MACHINE)
+    assert cli("scu", "disasm", program) == Result(0, text, "")
+    assert cli("scu", "disasm", program, "-o", tmp_path / "p.s") == Result(0, "", "")
+    assert (tmp_path / "p.s").read_text() == text
+    assert cli("scu", "asm", tmp_path / "p.s", "-o", tmp_path / "q.scu") == Result(0, "", "")
+    assert (tmp_path / "q.scu").read_bytes() == program.read_bytes()
+
+
+def test_the_machine_of_a_program(cli: Cli, program: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "other.toml"
+    toml.write_text('extends = "scu-v1"\nname = "other"\nclock_mhz = 500\n')
+    assert cli("scu", "disasm", program, "--target-file", toml).err.startswith("error[SCC092]: ")
+    other = json.loads(to_json(MACHINE)) | {"name": "other", "clock_mhz": 500}
+    (tmp_path / "target.json").write_text(json.dumps(other))
+    assert cli("scu", "disasm", program).err.startswith("error[SCC092]: ")
+    (tmp_path / "p.s").write_text("end.in\n")
+    assert cli("scu", "asm", tmp_path / "p.s", "-o", program).status == 0
+    assert cli("scu", "verify", program).out == f"{program}: nothing to find fault with, on other\n"
+    (tmp_path / "target.json").write_text("{")
+    assert cli("scu", "verify", program).err.startswith("error[SCC089]: ")
+
+
+def test_what_cannot_be_assembled(cli: Cli, tmp_path: Path) -> None:
+    source, out = tmp_path / "p.s", tmp_path / "p.scu"
+    assert cli("scu", "asm", source, "-o", out) == Result(
+        2,
+        "",
+        f"error[SCC094]: {source} cannot be read: No such file or directory\n"
+        "  help: give a file that `sparsecc scu disasm` wrote\n",
+    )
+    source.write_bytes(b"\xff")
+    assert f"{source} cannot be read: it is not text in UTF-8\n" in cli("scu", "asm", source, "-o", out).err
+    source.write_text("halt.in\n")
+    assert cli("scu", "asm", source, "-o", out).err.startswith(f"error[SCC094]: {source}:1: unknown operation 'halt'")
+    source.write_text("signal.in\n")
+    assert cli("scu", "asm", source, "-o", out).err.startswith("error[SCC100]: the program: ")
+    source.write_text("end.in\n")
+    assert cli("scu", "asm", source, "-o", tmp_path).err.startswith(f"error[SCC075]: {tmp_path} cannot be written: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.s"]
+
+
+def test_verify_a_program(cli: Cli, program: Path) -> None:
+    assert cli("scu", "verify", program) == Result(0, f"{program}: nothing to find fault with, on scu-v1\n", "")
+    assert cli("scu", "verify", program, "--quiet") == Result(0, "", "")
+    assert cli("scu", "verify", program, "--json").json == {
+        "program": str(program), "target": "scu-v1", "ok": True, "findings": [],
+    }  # fmt: skip
+
+
+def test_verify_finds_a_race(cli: Cli, program: Path) -> None:
+    program.write_bytes(container.write(RACE, MACHINE))
+    result = cli("scu", "verify", program)
+    assert (result.status, result.err) == (1, "")
+    assert any(line.startswith("SCC106  ") for line in result.out.splitlines())
+    facts = cli("scu", "verify", program, "--json").json
+    assert not facts["ok"]
+    assert [f"{f['code']}  {f['message']}" for f in facts["findings"]] == result.out.splitlines()
+    assert all(f["help"] for f in facts["findings"])
+
+
+def test_verify_finds_what_the_machine_cannot_do(cli: Cli, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = type(UNIT_PROGRAM)(UNIT_PROGRAM.code[:-1])
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(container, "_verify", lambda *_: None)
+        program.write_bytes(container.write(wrong, MACHINE))
+    assert cli("scu", "verify", program) == Result(1, f"SCC100  {program}: the program does not end with END\n", "")
+
+
+def test_verify_refuses_what_is_no_program(cli: Cli, program: Path, tmp_path: Path) -> None:
+    data = bytearray(program.read_bytes())
+    data[700] ^= 1
+    program.write_bytes(data)
+    result = cli("scu", "verify", program)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("error[SCC093]: ")
+    missing = tmp_path / "no.scu"
+    assert cli("scu", "verify", missing) == Result(
+        2,
+        "",
+        f"error[SCC090]: {missing} cannot be read: No such file or directory\n"
+        "  help: give the scu/program.scu of an artifact, or what `sparsecc scu asm` wrote\n",
+    )

@@ -295,14 +295,12 @@ Records = npt.NDArray[np.int64]
 
 
 def _by_region(order: Order, touched: Sequence[Sequence[Access]]) -> Iterator[tuple[int, list[Access]]]:
-    """Per region that is written: (descriptor, first, end, writes) in the order of execution."""
+    """Per region that is touched: (descriptor, first, end, writes) in the order of execution."""
     found = defaultdict[int, list[Access]](list)
     for i in order.executed:
         for region, first, end, writes in touched[i]:
             found[region].append((i, first, end, writes))
-    for region, accesses in sorted(found.items()):
-        if any(writes for *_, writes in accesses):
-            yield region, accesses
+    yield from sorted(found.items())
 
 
 def _races(order: Order, touched: Sequence[Sequence[Access]], target: Target) -> Iterator[Diagnostic]:
@@ -310,6 +308,8 @@ def _races(order: Order, touched: Sequence[Sequence[Access]], target: Target) ->
     clocks = order.clocks()
     reported = set[tuple[int, int]]()
     for region, accesses in _by_region(order, touched):
+        if not any(writes for *_, writes in accesses):
+            continue
         table: Records = np.array([(*a, order.queue[a[0]], order.place[a[0]]) for a in accesses], np.int64)
         number, first, end, writes, queue, place = table.T
         for n, (i, low, high, written) in enumerate(accesses):

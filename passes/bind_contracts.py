@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
+
+from sparsecc.contracts.negotiate import Budget, Options, negotiate
 
 from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
-from sparsecc.contracts.negotiate import Budget, Options, negotiate
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.settled import EdgeRecord, Settlement
 from sparsecc.contracts.stages import assign_stages, edges
@@ -22,6 +23,7 @@ from sparsecc.program import Program
 from sparsecc.reference import Array
 
 ACCURACY_BUDGET = 0.01
+BUDGETS: tuple[Literal["bytes", "accuracy", "keep"], ...] = ("bytes", "accuracy", "keep")
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,19 @@ def _outcome(r: EdgeRecord) -> str:
 
 def budget_of(options: ContractOptions) -> Budget:
     """Raises: CompileError SCC116 for more than one budget, or one out of range."""
-    given = {k: v for k, v in vars(options).items() if k in ("bytes", "accuracy", "keep") and v is not None}
+    asked = {"bytes": options.bytes, "accuracy": options.accuracy, "keep": options.keep}
+    given = [Budget(kind, value) for kind in BUDGETS if (value := asked[kind]) is not None]
     if len(given) > 1:
+        names = ", ".join(budget.kind for budget in given)
+        raise CompileError.of("SCC116", f"{len(given)} budgets were given: {names}", help="choose one of them")
+    budget = given[0] if given else Budget("accuracy", ACCURACY_BUDGET)
+    if not (0 <= budget.value < 1 if budget.kind == "accuracy" else 0 < budget.value <= 1):
         raise CompileError.of(
-            "SCC116", f"{len(given)} budgets were given: {', '.join(given)}", help="choose one of bytes, accuracy, keep"
+            "SCC116",
+            f"a budget of {budget.kind} cannot be {budget.value:g}",
+            help="give a share, such as 0.3 for 30 %",
         )
-    ((kind, value),) = given.items() or {"accuracy": ACCURACY_BUDGET}.items()
-    if not (0 <= value < 1 if kind == "accuracy" else 0 < value <= 1):
-        raise CompileError.of(
-            "SCC116", f"a {kind} budget of {value:g} makes no sense", help="give a share, such as 0.3 for 30 %"
-        )
-    return Budget(kind, value)
+    return budget
 
 
 def settle(program: Program, options: ContractOptions, budget: Budget, unit: Unit) -> Settlement:

@@ -90,8 +90,8 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         program, more = run_passes(passes, original)
         golden = reference.run(original)
         build = backend.build(program, original, golden, tune=tune)
-    golden = golden if build.golden is None else build.golden
-    names = dict(zip(original.output_names, golden, strict=True))
+    expected = golden if build.golden is None else build.golden
+    names = dict(zip(original.output_names, expected, strict=True))
     inputs = {n: x.numpy() for n, x in zip(original.input_names, original.example_inputs, strict=True)}
     manifest = Manifest(
         versions=_versions(),

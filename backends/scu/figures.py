@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from sparsecc.contracts.binding import without_contracts
@@ -25,7 +26,8 @@ def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figure
     plain = without_contracts(program)
     for name in track("simulating the baselines", ["dense", "zero_compression"]):
         graph, code = lower_with_code(plain, unit.target, lossless=name == "zero_compression")
-        other, its_schedule = schedule_dma(graph, unit.target, lambda t, g=graph: task_cycles(t, g, unit.target))
+        cycles = functools.partial(task_cycles, graph=graph, target=unit.target)
+        other, its_schedule = schedule_dma(graph, unit.target, cycles)
         outcome = Unit(other, unit.target, load_kernels(code)).simulate(sample)
         found[name] = _figure(outcome, its_schedule)
     return Figures(**found)

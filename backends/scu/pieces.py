@@ -17,7 +17,6 @@ from typing import cast
 
 import torch
 from torch import fx
-from torch.fx.node import Argument
 
 aten = torch.ops.aten
 ELEMENTWISE = frozenset(
@@ -90,7 +89,7 @@ def piece_of(node: fx.Node, start: int, elems: int) -> Piece:
         inputs.append((n, begin, math.prod(shape)))
         copies[n] = graph.placeholder(n.name)
         copies[n].meta["val"] = torch.empty(shape, dtype=n.meta["val"].dtype)
-    args = cast("tuple[Argument, ...]", fx.map_arg(node.args, copies.__getitem__))
+    args = fx.map_arg(node.args, copies.__getitem__)
     made = graph.create_node("call_function", node.target, args, node.kwargs, node.name)
     made.meta = {**node.meta, "val": torch.empty(_shape(node, elems))}
     return Piece(made, start, elems, tuple(inputs))

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsecc.contracts.settled import Settlement
-
 from sparsecc import manifest, reference
 from sparsecc.backend import Build
 from sparsecc.backends.onnxruntime.emit import emit
 from sparsecc.backends.onnxruntime.timing import new_session
 from sparsecc.backends.onnxruntime.torch_reference import load_reference, pack_reference
 from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.settled import Settlement
 from sparsecc.diagnostics import Diagnostic, PassBug
 from sparsecc.pipelines import TIDY
 from sparsecc.program import Program

@@ -71,11 +71,8 @@ def target_of(program: Program) -> Target:
 
 def allowed_codecs(target: Target, wanted: Sequence[str]) -> tuple[Codec, ...]:
     """Codecs for payloads of fixed length that the target has; ``wanted`` names some of them, or nothing for all."""
-    return tuple(
-        c
-        for c in FIXED
-        if c.name.lower() in target.codecs and (not wanted or c == Codec.RAW or c.name.lower() in wanted)
-    )
+    names = {"raw", *(wanted or target.codecs)}.intersection(target.codecs)
+    return tuple(codec for codec in FIXED if codec.name.lower() in names)
 
 
 def _block_bytes(allowed: Sequence[Codec], elems: int, share_q16: int) -> int:

@@ -297,7 +297,7 @@ Records = npt.NDArray[np.int64]
 
 
 def _by_region(order: Order, touched: Sequence[Sequence[Access]]) -> Iterator[tuple[int, list[Access]]]:
-    """Per region: (descriptor, first, end, writes) in the order of execution."""
+    """Per region that is touched: (descriptor, first, end, writes) in the order of execution."""
     found = defaultdict[int, list[Access]](list)
     for i in order.executed:
         for region, first, end, writes in touched[i]:

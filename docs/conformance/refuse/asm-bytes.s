@@ -1,0 +1,2 @@
+.const 0g
+end.in

@@ -1,0 +1,2 @@
+.contract k=1
+end.in

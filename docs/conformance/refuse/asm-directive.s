@@ -1,0 +1,2 @@
+.text
+end.in

@@ -1,0 +1,2 @@
+nop.in size=3
+end.in

@@ -1,0 +1,2 @@
+nop.in fast
+end.in

@@ -1,0 +1,4 @@
+a:
+nop.in
+a:
+end.in

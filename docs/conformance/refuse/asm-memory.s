@@ -1,0 +1,2 @@
+copy.in src=sram+0x0
+end.in

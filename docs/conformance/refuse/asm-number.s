@@ -1,0 +1,2 @@
+nop.in tag=1e3
+end.in

@@ -1,0 +1,2 @@
+move.in
+end.in

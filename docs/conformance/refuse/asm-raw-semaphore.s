@@ -1,0 +1,2 @@
+nop.in acq_sem=3
+end.in

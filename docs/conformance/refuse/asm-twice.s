@@ -1,0 +1,2 @@
+nop.in tag=1 tag=1
+end.in

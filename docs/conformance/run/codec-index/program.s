@@ -1,0 +1,30 @@
+.target scu-v1 d7e02c8feb49fccdac4db9747d5814468cf2d3f4cec2b8eb7c46fbc6250e395e
+.meta {}
+.cfg 0x500 = 0x0
+.cfg 0x504 = 0x3000
+.cfg 0x508 = 0x3d00
+.cfg 0x50c = 0x3d00
+.cfg 0x510 = 0x7
+.cfg 0x514 = 0x6
+.cfg 0x518 = 0x3
+.cfg 0x51c = 0x3
+
+    send.config codec=index k=6 tile_n=25 tiles=2 src=tile0+0x0 dst=link+0x0 run_bytes=50 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=index k=6 tile_n=25 tiles=2 src=link+0x0 dst=tile1+0x0 run_bytes=50 reps1=1 reps2=1 src_st1=32
+    send.config codec=index k=17 tile_n=17 tiles=1 src=tile0+0x40 dst=link+0x40 run_bytes=17 reps1=1 reps2=1 dst_st1=64
+    recv.config codec=index k=17 tile_n=17 tiles=1 src=link+0x40 dst=tile1+0x40 run_bytes=17 reps1=1 reps2=1 src_st1=64
+    send.config dtype=float16 codec=index k=6 tile_n=25 tiles=2 src=tile0+0x80 dst=link+0x80 run_bytes=100 reps1=1 reps2=1 dst_st1=32
+    recv.config dtype=float16 codec=index k=6 tile_n=25 tiles=2 src=link+0x80 dst=tile1+0x80 run_bytes=100 reps1=1 reps2=1 src_st1=32
+    send.config dtype=float16 codec=index k=17 tile_n=17 tiles=1 src=tile0+0x100 dst=link+0xc0 run_bytes=34 reps1=1 reps2=1 dst_st1=64
+    recv.config dtype=float16 codec=index k=17 tile_n=17 tiles=1 src=link+0xc0 dst=tile1+0x100 run_bytes=34 reps1=1 reps2=1 src_st1=64
+    send.config dtype=bfloat16 codec=index k=6 tile_n=25 tiles=2 src=tile0+0x140 dst=link+0x100 run_bytes=100 reps1=1 reps2=1 dst_st1=32
+    recv.config dtype=bfloat16 codec=index k=6 tile_n=25 tiles=2 src=link+0x100 dst=tile1+0x140 run_bytes=100 reps1=1 reps2=1 src_st1=32
+    send.config dtype=bfloat16 codec=index k=17 tile_n=17 tiles=1 src=tile0+0x1c0 dst=link+0x140 run_bytes=34 reps1=1 reps2=1 dst_st1=64
+    recv.config dtype=bfloat16 codec=index k=17 tile_n=17 tiles=1 src=link+0x140 dst=tile1+0x1c0 run_bytes=34 reps1=1 reps2=1 src_st1=64
+    send.config dtype=float32 codec=index k=6 tile_n=25 tiles=2 src=tile0+0x200 dst=link+0x180 run_bytes=200 reps1=1 reps2=1 dst_st1=64
+    recv.config dtype=float32 codec=index k=6 tile_n=25 tiles=2 src=link+0x180 dst=tile1+0x200 run_bytes=200 reps1=1 reps2=1 src_st1=64
+    send.config dtype=float32 codec=index k=17 tile_n=17 tiles=1 src=tile0+0x300 dst=link+0x200 run_bytes=68 reps1=1 reps2=1 dst_st1=96
+    recv.config dtype=float32 codec=index k=17 tile_n=17 tiles=1 src=link+0x200 dst=tile1+0x300 run_bytes=68 reps1=1 reps2=1 src_st1=96
+    send.config codec=index tile_n=17 tiles=1 src=tile0+0x380 dst=link+0x260 run_bytes=17 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=index tile_n=17 tiles=1 src=link+0x260 dst=tile1+0x380 run_bytes=17 reps1=1 reps2=1 src_st1=32
+    end.config

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from sparsecc.contracts.negotiate import Budget, Options, negotiate
-
 from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
 from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.procedure import Budget, Options, negotiate
 from sparsecc.contracts.settled import EdgeRecord, Settlement
 from sparsecc.contracts.stages import assign_stages, edges
 from sparsecc.contracts.units import UNITS, Unit

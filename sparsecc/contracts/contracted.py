@@ -17,7 +17,6 @@ from torch.export import Dim
 
 from sparsecc.capture import quiet, widen
 from sparsecc.diagnostics import CompileError
-from sparsecc.program import Program
 
 from .bind import bind
 from .contract import Contract, check_contract_fits
@@ -76,7 +75,7 @@ class Contracted(nn.Module):
         return module
 
     def _insert(self, module: fx.GraphModule) -> None:
-        cut = [edge for edge in edges(assign_stages(Program(module, (), ()))) if edge.carries_float32]
+        cut = [edge for edge in edges(assign_stages(module.graph)) if edge.carries_float32]
         if len(cut) != len(self.contracts):
             raise CompileError.of(
                 "SCC049",

@@ -65,7 +65,7 @@ def least_share(sensitivity: Bytes, mass: float) -> int:
     if not sums[-1]:
         return 0
     rising = sums[: int(sums.argmax()) + 1]  # what follows adds nothing
-    places = float(np.interp(mass * sums[-1], rising, np.arange(len(rising))))
+    places = float(np.interp(mass * float(sums[-1]), rising, list(range(len(rising)))))
     return min(WHOLE, max(1, math.ceil(places / len(sensitivity) * WHOLE)))
 
 

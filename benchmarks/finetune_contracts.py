@@ -86,7 +86,7 @@ def train(model: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, rate: f
             x = x[:, :, top : top + 32, left : left + 32]
             loss = functional.cross_entropy(model(x.flip(3) if mirrored else x), labels[places])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import numpy as np
 
 from sparsecc.diagnostics import CompileError, Where
 
-from .keys import Array, Bytes
+from .keys import Bytes
+from .maps import Averages
 from .topk import WHOLE
 
 BlockCost = Callable[[int, int], int]
@@ -58,13 +60,13 @@ class Wishes:
 
 def least_share(sensitivity: Bytes, mass: float) -> int:
     """The least share whose most sensitive neurons hold this part of the sum of a map; blocks may be cut."""
-    falling: Array = np.sort(sensitivity.astype(np.float64))[::-1]
-    sums: Array = np.append(0.0, falling.cumsum())
+    falling: Averages = np.sort(sensitivity.astype(np.float64))[::-1]
+    sums: Averages = np.append(0.0, falling.cumsum())
     if not sums[-1]:
         return 0
-    rising = sums[: np.argmax(sums) + 1]  # what follows adds nothing
-    places = float(np.interp(mass * sums[-1], rising, np.arange(len(rising))))
-    return min(WHOLE, max(1, int(np.ceil(places / len(falling) * WHOLE))))
+    rising = sums[: int(sums.argmax()) + 1]  # what follows adds nothing
+    places = float(np.interp(mass * float(sums[-1]), rising, list(range(len(rising)))))
+    return min(WHOLE, max(1, math.ceil(places / len(sensitivity) * WHOLE)))
 
 
 def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:

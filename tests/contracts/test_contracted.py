@@ -35,7 +35,7 @@ def test_the_same_results_as_the_program() -> None:
 def test_bound_into_a_program() -> None:
     (expected,) = outputs(PROGRAM, [X], {c.edge: c for c in SETTLED.contracts}, SETTLED.maps)
     bound = PROGRAM.clone()
-    cut = list(edges(assign_stages(bound)))
+    cut = list(edges(assign_stages(bound.graph)))
     for edge, contract in zip(cut, SETTLED.contracts, strict=True):
         bind(bound.module, edge.node, contract, SETTLED.maps[contract.edge])
     bound.module.graph.lint()
@@ -75,6 +75,23 @@ def test_training_changes_the_model_itself() -> None:
     trained, _ = pipelines.parse(pipelines.TIDY).run(capture(model, [X], dynamic={"batch": 0}))
     (expected,) = outputs(trained, [X], {c.edge: c for c in SETTLED.contracts}, SETTLED.maps)
     torch.testing.assert_close(contracted(X), expected)
+
+
+def test_dead_code_and_checks_of_tracing_make_no_edges() -> None:
+    """``unused`` would have an edge to it, and ``to`` leaves a check of its input behind."""
+
+    def forward(m: Model, x: torch.Tensor) -> object:
+        hidden = m.first(x)
+        m.unused(hidden.relu())
+        return m.second(hidden) * (x[:, :1] > 0).to(torch.float32)
+
+    model = Model(forward, first=torch.nn.Linear(4, 6), unused=torch.nn.Linear(6, 3), second=torch.nn.Linear(6, 2))
+    x = seeded(5, 4)
+    tidied, _ = pipelines.parse(pipelines.TIDY).run(capture(model, [x], dynamic={"batch": 0}))
+    contracts = [Contract.fixed(e.name, Key("float32"), WHOLE // 2) for e in edges(assign_stages(tidied))]
+    maps = {contract.edge: uniform_map() for contract in contracts}
+    (expected,) = outputs(tidied, [x], {c.edge: c for c in contracts}, maps)
+    torch.testing.assert_close(apply(model, contracts, maps)(x), expected)
 
 
 def test_modes_switch_dropout() -> None:

@@ -16,7 +16,7 @@ from sparsecc.contracts.stages import assign_stages, edges
 from .nets import samples, small, small_program
 
 PROGRAM = small_program()
-CUT = list(edges(assign_stages(PROGRAM)))
+CUT = list(edges(assign_stages(PROGRAM.graph)))
 
 
 @pytest.mark.parametrize(

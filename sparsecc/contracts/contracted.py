@@ -75,14 +75,10 @@ class Contracted(nn.Module):
         return module
 
     def _insert(self, module: fx.GraphModule) -> None:
-<<<<<<< HEAD
-        cut = [edge for edge in edges(assign_stages(module.graph)) if edge.carries_float32]
-=======
         for check in module.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
             module.graph.erase_node(check)  # of what was traced; a Program has none of them, nor dead code
         module.graph.eliminate_dead_code()
-        cut = [edge for edge in edges(assign_stages(Program(module, (), ()))) if edge.carries_float32]
->>>>>>> h-f
+        cut = [edge for edge in edges(assign_stages(module.graph)) if edge.carries_float32]
         if len(cut) != len(self.contracts):
             raise CompileError.of(
                 "SCC049",

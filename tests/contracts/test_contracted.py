@@ -88,7 +88,7 @@ def test_dead_code_and_checks_of_tracing_make_no_edges() -> None:
     model = Model(forward, first=torch.nn.Linear(4, 6), unused=torch.nn.Linear(6, 3), second=torch.nn.Linear(6, 2))
     x = seeded(5, 4)
     tidied, _ = pipelines.parse(pipelines.TIDY).run(capture(model, [x], dynamic={"batch": 0}))
-    contracts = [Contract.fixed(e.name, Key("float32"), WHOLE // 2) for e in edges(assign_stages(tidied))]
+    contracts = [Contract.fixed(e.name, Key("float32"), WHOLE // 2) for e in edges(assign_stages(tidied.graph))]
     maps = {contract.edge: uniform_map() for contract in contracts}
     (expected,) = outputs(tidied, [x], {c.edge: c for c in contracts}, maps)
     torch.testing.assert_close(apply(model, contracts, maps)(x), expected)

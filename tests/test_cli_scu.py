@@ -19,6 +19,7 @@ from sparsecc.backends.scu.asm import disassemble
 from sparsecc.backends.scu.machine import to_json
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Manifest
+from sparsecc.report.text import energy
 
 
 @pytest.fixture
@@ -41,6 +42,14 @@ def plain(tmp_path: Path, manifest: Manifest) -> Path:
 
 def words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("picojoules", "text"),
+    [(0, "0 pJ"), (3.84, "3.84 pJ"), (999.6, "1 nJ"), (20_480, "20.5 nJ"), (3.49e6, "3.49 µJ"), (2.5e12, "2.5 J")],
+)
+def test_energy_has_the_unit_that_fits(picojoules: float, text: str) -> None:
+    assert energy(picojoules) == text
 
 
 # ---- compile ---------------------------------------------------------------------------------------------------------

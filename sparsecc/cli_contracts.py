@@ -30,7 +30,10 @@ AccuracyBudget = Annotated[
     float | None,
     typer.Option(help="Accuracy that may be lost on held-out samples; 0.01 without a budget.", rich_help_panel=PANEL),
 ]
-Keep = Annotated[float | None, typer.Option(help="Share of every edge that is sent.", rich_help_panel=PANEL)]
+Keep = Annotated[
+    float | None,
+    typer.Option(help="Share of every edge that is sent; needs no calibration.", rich_help_panel=PANEL),
+]
 Sensitivity = Annotated[
     str | None,
     typer.Option(help="How much a neuron matters: taylor (default), product or activation.", rich_help_panel=PANEL),

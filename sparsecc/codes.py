@@ -492,7 +492,7 @@ CODES: dict[str, Code] = {
     "SCC117": Code(
         "no program for the SCU",
         "Only artifacts that were compiled with --target scu hold a program for the unit, and what was negotiated.",
-        "Compile the model with --target scu and --calibration, or run it with --engine onnxruntime.",
+        "Compile the model with --target scu, or run it with --engine onnxruntime.",
     ),
     "SCC118": Code(
         "unreadable report of the SCU",

@@ -19,6 +19,7 @@ from sparsecc.backends.scu.asm import disassemble
 from sparsecc.backends.scu.machine import to_json
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Manifest
+from sparsecc.report.text import energy
 
 
 @pytest.fixture
@@ -41,6 +42,14 @@ def plain(tmp_path: Path, manifest: Manifest) -> Path:
 
 def words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("picojoules", "text"),
+    [(0, "0 pJ"), (3.84, "3.84 pJ"), (999.6, "1 nJ"), (20_480, "20.5 nJ"), (3.49e6, "3.49 µJ"), (2.5e12, "2.5 J")],
+)
+def test_energy_has_the_unit_that_fits(picojoules: float, text: str) -> None:
+    assert energy(picojoules) == text
 
 
 # ---- compile ---------------------------------------------------------------------------------------------------------
@@ -147,6 +156,7 @@ def test_the_summary_of_a_compile(artifact: Path, capsys: pytest.CaptureFixture[
     facts = report.summary_facts(opened)["scu"]
     assert (facts["edges"], facts["edges_cut"], facts["negotiated"]["settled"]["value"]) == (1, 1, 0.904)
     assert facts["figures"] == report_tree()["figures"]
+    assert "zeros" not in report.summary_facts(opened)
 
 
 # ---- run and verify --------------------------------------------------------------------------------------------------
@@ -176,7 +186,7 @@ def test_an_artifact_without_a_program(cli: Cli, plain: Path, command: list[str]
         2,
         "",
         f"error[SCC117]: {plain} was compiled for target 'cpu', and holds no program for the SCU\n"
-        "  help: compile the model with --target scu and --calibration\n",
+        "  help: compile the model with --target scu; `sparsecc compile --help` shows its options\n",
     )
 
 
@@ -267,6 +277,8 @@ def test_inspect_has_a_section_on_the_unit(cli: Cli, artifact: Path) -> None:
     assert ["Sparse", "Communication", "Unit"] in words(text)
     assert "--contracts, --schedule, --disasm; sparsecc simulate" in text
     assert "scu/program.scu" in text
+    for word in ("regions", "layers", "not measured"):  # which are choices of target cpu
+        assert word not in text
 
 
 def test_inspect_contracts(cli: Cli, artifact: Path) -> None:

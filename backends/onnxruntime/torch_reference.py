@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-import sparsecc.ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  the graph calls its operators
+import sparsecc.contracts.op  # pyright: ignore[reportUnusedImport]  the graph calls their operators
+import sparsecc.ops  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from sparsecc.archive import load_archive
 from sparsecc.artifact import npz, read_npz
 from sparsecc.capture import dynamic_axes, quiet, widen

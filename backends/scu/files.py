@@ -22,7 +22,7 @@ def verify_has_program(artifact: Artifact) -> None:
         raise CompileError.of(
             "SCC117",
             f"{artifact.path} was compiled for target '{artifact.manifest.target}', and holds no program for the SCU",
-            help="compile the model with --target scu and --calibration",
+            help="compile the model with --target scu; `sparsecc compile --help` shows its options",
         )
 
 

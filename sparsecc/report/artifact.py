@@ -30,43 +30,52 @@ NOTES_SHOWN = 3
 
 def summary_facts(artifact: Artifact) -> dict[str, Any]:
     """The outcome of a compile, as `compile --json` prints it."""
-    manifest = artifact.manifest
+    manifest, report = artifact.manifest, scu.report_of(artifact)
+    return {
+        "artifact": str(artifact.path),
+        **({"scu": scu.summary_facts(report)} if report else _layer_facts(manifest)),
+        "model_bytes": manifest.files[MODEL].bytes,
+        "max_relative_error": max_error(manifest),
+        "tolerance": manifest.check.tolerance,
+        "pruned": manifest.pruned and asdict(manifest.pruned),
+    }
+
+
+def _layer_facts(manifest: Manifest) -> dict[str, Any]:
+    """How the weights of target cpu are stored and computed."""
     layers = manifest.layers.values()
     computed_sparse = sum(layer.is_sparse for layer in layers)
     return {
-        "artifact": str(artifact.path),
         "layers": {"sparse": computed_sparse, "dense": len(layers) - computed_sparse},
         "weights_bytes": {
             "dense": sum(FLOAT_BYTES * layer.elems for layer in weights(manifest)),
             "stored": sum({(w.weight, w.format, w.nonzeros): w.stored_bytes for w in layers}.values()),
         },
         "zeros": zeros(manifest),
-        "model_bytes": manifest.files[MODEL].bytes,
         "regions": len(manifest.regions),
-        "max_relative_error": max_error(manifest),
-        "tolerance": manifest.check.tolerance,
         "speed": manifest.speed and asdict(manifest.speed),
-        "pruned": manifest.pruned and asdict(manifest.pruned),
-        **({"scu": scu.summary_facts(report)} if (report := scu.report_of(artifact)) else {}),
     }
 
 
 def summary(artifact: Artifact) -> RenderableType:
     """The outcome of a compile on a few lines, and where to go next."""
     report = scu.report_of(artifact)
-    rows = [*(_layer_summary(artifact) if report is None else scu.summary_rows(report)), *_file_summary(artifact)]
+    rows = [
+        *(_layer_summary(artifact.manifest) if report is None else scu.summary_rows(report)),
+        *_file_summary(artifact),
+    ]
     run = f"sparsecc run {artifact.path} --inputs x.npz"
     verbs = ("inspect", "bench") if report is None else ("simulate", "inspect --contracts", "verify")
     commands = [run, *(f"sparsecc {verb} {artifact.path}" for verb in verbs)]
     return Group(table(str(artifact.path), FACTS, rows), Text("next: " + "\n      ".join(commands)))
 
 
-def _layer_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
-    facts = summary_facts(artifact)
+def _layer_summary(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    facts = _layer_facts(manifest)
     layers, weights = facts["layers"], facts["weights_bytes"]
     yield "layers", f"{layers['sparse']} sparse, {layers['dense']} dense, {count(facts['regions'], 'region')}"
     yield "weights", f"{data_size(weights['dense'])} -> {data_size(weights['stored'])}, {facts['zeros']:.1%} zeros"
-    yield "time per call", _speed_text(artifact.manifest.speed)
+    yield "time per call", _speed_text(manifest.speed)
 
 
 def _file_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
@@ -92,15 +101,17 @@ def inspection(artifact: Artifact) -> RenderableType:
         ("difference", _check_text(manifest)),
         *((name, data_size(record.bytes)) for name, record in manifest.files.items()),
     ]
-    return Group(
-        *_warning(manifest),
-        table(str(artifact.path), FACTS, rows),
-        *([scu.highlights(report)] if report else []),
-        table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes)),
-        table("regions", REGION_COLUMNS, _region_rows(manifest)) if manifest.regions else Text(NO_REGIONS),
-        table("layers", LAYER_COLUMNS, _layer_rows(manifest)),
-        table("reasons", ("weight", "reason"), _reason_rows(manifest)),
-    )
+    facts = table(str(artifact.path), FACTS, rows)
+    passes = table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes))
+    if report:
+        return Group(*_warning(manifest), facts, scu.highlights(report), passes)
+    return Group(*_warning(manifest), facts, passes, *_layer_tables(manifest))
+
+
+def _layer_tables(manifest: Manifest) -> Iterator[RenderableType]:
+    yield table("regions", REGION_COLUMNS, _region_rows(manifest)) if manifest.regions else Text(NO_REGIONS)
+    yield table("layers", LAYER_COLUMNS, _layer_rows(manifest))
+    yield table("reasons", ("weight", "reason"), _reason_rows(manifest))
 
 
 def weights(manifest: Manifest) -> Collection[Layer]:

@@ -23,8 +23,9 @@ from .text import FACTS, count, data_size, energy, ratio, table
 
 BASELINES = {"dense": "dense", "zero_compression": "zero compression"}
 REMARK = """\
-dense sends every value, zero compression every value but 0, each with a schedule of its own kind of transfers; both
-were simulated by the compile, on its example. Absolute energy is good to about 2x: quote ratios."""
+dense sends every value, zero compression every value but 0, each with a schedule of its own; both were simulated by the
+compile, on its example. Lower bounds are for the longest payloads: a run whose payloads are shorter may be below.
+Absolute energy is good to about 2x: quote ratios."""
 Spelling = Callable[[float], str]
 
 

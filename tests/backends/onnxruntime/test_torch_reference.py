@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from typing import Any
 
@@ -179,3 +181,8 @@ def test_constants_of_every_kind(value: Tensor) -> None:
     model = emit(program)
     (actual,) = load_reference(pack_reference(program, model), model)(program.example_inputs)
     np.testing.assert_array_equal(actual.numpy(), reference.run(program)[0])
+
+
+def test_a_new_process_knows_the_operators_of_contracts() -> None:
+    code = "import sparsecc.backends.onnxruntime.torch_reference, torch; torch.ops.sparsecc.keep_top.default"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -39,6 +39,13 @@ class BindContracts:
     def run(self, program: Program) -> Sequence[Note]:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
         budget = budget_of(options)
+        if options.period:
+            raise CompileError.of(
+                "SCC116",
+                f"contracts that move every {options.period} tiles cannot be compiled yet: "
+                "model.onnx has no form of them",
+                help="leave out --period: contracts then keep the share that was settled",
+            )
         if options.settled:
             contracts, maps = options.settled
             insert_contracts(program, contracts, maps)

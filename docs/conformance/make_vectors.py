@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import vectors_data
+import vectors_unit
 from files import assembly, container
 from programs import SCU_V1, Vector
 from reference import Unit
 from refused import assembly_refused, files_refused, runs_refused
-from vectors import vectors
 
 Target = Mapping[str, Any]
 
@@ -82,7 +83,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def main(folder: Path) -> None:
-    for vector in vectors():
+    for vector in (*vectors_data.vectors(), *vectors_unit.vectors()):
         write_vector(vector, folder / "run" / vector.name)
     write_refused(folder / "refuse")
 

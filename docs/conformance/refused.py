@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from elements import BITMASK, FLOAT16, HUFFMAN, INDEX, INT8, RAW, RUN, coded_plane, encode, seal
+from elements import BITMASK, FLOAT16, HUFFMAN, INDEX, INT8, RAW, RUN, WIDTH, coded_plane, encode, seal
 from files import SECTIONS, bodies, container, digest, frame, reseal
 from programs import (
     CONFIG,
@@ -110,6 +110,9 @@ def programs() -> Iterator[Case]:
     yield case(
         "SCC100", "beyond", "next is beyond the last descriptor", descriptor(Op.NOP, IN | PREDICATED, src=TILE0, next=2)
     )
+    jump = descriptor(Op.NOP, IN | PREDICATED, src=TILE0)
+    yield case("SCC100", "predicate-next", "PREDICATED without next", jump)
+    yield case("SCC100", "next", "next without PREDICATED", nop | {"next": 1})
     yield case("SCC100", "predicate-source", "src without PREDICATED", nop | {"src": TILE0})
     yield case("SCC100", "no-bytes", "run_bytes is 0", copy | {"run_bytes": 0})
     yield case("SCC100", "no-repetition", "reps1 is 0", copy | {"reps1": 0})
@@ -222,17 +225,19 @@ def runs_refused() -> Iterator[Case]:
     x, kept = list(range(64)), list(range(0, 64, 4))
     mask, index, runs = (encode(codec, x, kept, INT8) for codec in (BITMASK, INDEX, RUN))
 
-    def case(code: str, name: str, why: str, block: bytes, codec: int = BITMASK, n: int = 64, k: int = 16) -> Case:
+    def case(
+        code: str, name: str, why: str, block: bytes, codec: int = BITMASK, n: int = 64, k: int = 16, dtype: int = INT8
+    ) -> Case:
         receive = descriptor(
             Op.RECV,
-            dtype=INT8,
+            dtype=dtype,
             codec=codec,
             k=k,
             tile_n=n,
             tiles=1,
             src=CONST,
             dst=TILE0,
-            run_bytes=n,
+            run_bytes=n * WIDTH[dtype],
             src_st1=len(block),
         )
         return Case(name, container(program(receive, const=block), SCU_V1), code, why)
@@ -319,6 +324,17 @@ def runs_refused() -> Iterator[Case]:
         HUFFMAN,
         130,
         130,
+    )
+    half = coded_plane(bytes(170), {0: 1}) + coded_plane(bytes(4) + b"\1" * 166, {0: 1, 1: 2, 2: 2})  # 150 and 170 B
+    yield case(
+        "SCC099",
+        "huffman-plain-half",
+        "the second of two coded planes is as long as a plain one",
+        seal(HUFFMAN, FLOAT16, 3, 170, 170, half),
+        HUFFMAN,
+        170,
+        170,
+        FLOAT16,
     )
     overflow = program(*[descriptor(Op.SIGNAL, IN, rel_sem=1, rel_add=200)] * 2)
     yield Case("run-overflow", container(overflow, SCU_V1), "SCC103", "a semaphore counts to 400")

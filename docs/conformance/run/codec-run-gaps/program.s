@@ -14,8 +14,4 @@
     recv.config codec=run k=1 tile_n=61 tiles=1 src=link+0x80 dst=tile1+0x100 run_bytes=61 reps1=1 reps2=1 src_st1=32
     send.config codec=run k=2 tile_n=61 tiles=1 src=tile0+0x140 dst=link+0xa0 run_bytes=61 reps1=1 reps2=1 dst_st1=32
     recv.config codec=run k=2 tile_n=61 tiles=1 src=link+0xa0 dst=tile1+0x140 run_bytes=61 reps1=1 reps2=1 src_st1=32
-    send.config codec=run k=1 tile_n=61 tiles=1 src=tile0+0x180 dst=link+0xc0 run_bytes=61 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=run k=1 tile_n=61 tiles=1 src=link+0xc0 dst=tile1+0x180 run_bytes=61 reps1=1 reps2=1 src_st1=32
-    send.config codec=run k=2 tile_n=61 tiles=1 src=tile0+0x1c0 dst=link+0xe0 run_bytes=61 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=run k=2 tile_n=61 tiles=1 src=link+0xe0 dst=tile1+0x1c0 run_bytes=61 reps1=1 reps2=1 src_st1=32
     end.config

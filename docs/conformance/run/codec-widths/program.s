@@ -12,6 +12,6 @@
     recv.config codec=index k=2 tile_n=5 tiles=1 src=link+0x60 dst=tile1+0xc0 run_bytes=5 reps1=1 reps2=1 src_st1=32
     send.config codec=index k=3 tile_n=8 tiles=1 src=tile0+0x100 dst=link+0x80 run_bytes=8 reps1=1 reps2=1 dst_st1=32
     recv.config codec=index k=3 tile_n=8 tiles=1 src=link+0x80 dst=tile1+0x100 run_bytes=8 reps1=1 reps2=1 src_st1=32
-    send.config codec=index k=86 tile_n=257 tiles=1 src=tile0+0x140 dst=link+0xa0 run_bytes=257 reps1=1 reps2=1 dst_st1=224
-    recv.config codec=index k=86 tile_n=257 tiles=1 src=link+0xa0 dst=tile1+0x140 run_bytes=257 reps1=1 reps2=1 src_st1=224
+    send.config codec=index k=43 tile_n=129 tiles=1 src=tile0+0x140 dst=link+0xa0 run_bytes=129 reps1=1 reps2=1 dst_st1=128
+    recv.config codec=index k=43 tile_n=129 tiles=1 src=link+0xa0 dst=tile1+0x140 run_bytes=129 reps1=1 reps2=1 src_st1=128
     end.config

@@ -8,22 +8,16 @@
     recv.config codec=bitmask k=1 tile_n=48 tiles=1 src=link+0x20 dst=tile1+0x40 run_bytes=48 reps1=1 reps2=1 src_st1=32
     send.config codec=bitmask k=31 tile_n=48 tiles=1 src=tile0+0x80 dst=link+0x40 run_bytes=48 reps1=1 reps2=1 dst_st1=64
     recv.config codec=bitmask k=31 tile_n=48 tiles=1 src=link+0x40 dst=tile1+0x80 run_bytes=48 reps1=1 reps2=1 src_st1=64
-    send.config codec=bitmask k=48 tile_n=48 tiles=1 src=tile0+0xc0 dst=link+0x80 run_bytes=48 reps1=1 reps2=1 dst_st1=96
-    recv.config codec=bitmask k=48 tile_n=48 tiles=1 src=link+0x80 dst=tile1+0xc0 run_bytes=48 reps1=1 reps2=1 src_st1=96
-    send.config codec=bitmask tile_n=48 tiles=1 src=tile0+0x100 dst=link+0xe0 run_bytes=48 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=bitmask tile_n=48 tiles=1 src=link+0xe0 dst=tile1+0x100 run_bytes=48 reps1=1 reps2=1 src_st1=32
-    send.config codec=bitmask k=1 tile_n=48 tiles=1 src=tile0+0x140 dst=link+0x100 run_bytes=48 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=bitmask k=1 tile_n=48 tiles=1 src=link+0x100 dst=tile1+0x140 run_bytes=48 reps1=1 reps2=1 src_st1=32
-    send.config codec=bitmask k=31 tile_n=48 tiles=1 src=tile0+0x180 dst=link+0x120 run_bytes=48 reps1=1 reps2=1 dst_st1=64
-    recv.config codec=bitmask k=31 tile_n=48 tiles=1 src=link+0x120 dst=tile1+0x180 run_bytes=48 reps1=1 reps2=1 src_st1=64
-    send.config codec=bitmask k=48 tile_n=48 tiles=1 src=tile0+0x1c0 dst=link+0x160 run_bytes=48 reps1=1 reps2=1 dst_st1=96
-    recv.config codec=bitmask k=48 tile_n=48 tiles=1 src=link+0x160 dst=tile1+0x1c0 run_bytes=48 reps1=1 reps2=1 src_st1=96
-    send.config codec=bitmask tile_n=48 tiles=1 src=tile0+0x200 dst=link+0x1c0 run_bytes=48 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=bitmask tile_n=48 tiles=1 src=link+0x1c0 dst=tile1+0x200 run_bytes=48 reps1=1 reps2=1 src_st1=32
-    send.config codec=bitmask k=1 tile_n=48 tiles=1 src=tile0+0x240 dst=link+0x1e0 run_bytes=48 reps1=1 reps2=1 dst_st1=32
-    recv.config codec=bitmask k=1 tile_n=48 tiles=1 src=link+0x1e0 dst=tile1+0x240 run_bytes=48 reps1=1 reps2=1 src_st1=32
-    send.config codec=bitmask k=31 tile_n=48 tiles=1 src=tile0+0x280 dst=link+0x200 run_bytes=48 reps1=1 reps2=1 dst_st1=64
-    recv.config codec=bitmask k=31 tile_n=48 tiles=1 src=link+0x200 dst=tile1+0x280 run_bytes=48 reps1=1 reps2=1 src_st1=64
-    send.config codec=bitmask k=48 tile_n=48 tiles=1 src=tile0+0x2c0 dst=link+0x240 run_bytes=48 reps1=1 reps2=1 dst_st1=96
-    recv.config codec=bitmask k=48 tile_n=48 tiles=1 src=link+0x240 dst=tile1+0x2c0 run_bytes=48 reps1=1 reps2=1 src_st1=96
+    send.config codec=bitmask tile_n=48 tiles=1 src=tile0+0xc0 dst=link+0x80 run_bytes=48 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=bitmask tile_n=48 tiles=1 src=link+0x80 dst=tile1+0xc0 run_bytes=48 reps1=1 reps2=1 src_st1=32
+    send.config codec=bitmask k=1 tile_n=48 tiles=1 src=tile0+0x100 dst=link+0xa0 run_bytes=48 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=bitmask k=1 tile_n=48 tiles=1 src=link+0xa0 dst=tile1+0x100 run_bytes=48 reps1=1 reps2=1 src_st1=32
+    send.config codec=bitmask k=31 tile_n=48 tiles=1 src=tile0+0x140 dst=link+0xc0 run_bytes=48 reps1=1 reps2=1 dst_st1=64
+    recv.config codec=bitmask k=31 tile_n=48 tiles=1 src=link+0xc0 dst=tile1+0x140 run_bytes=48 reps1=1 reps2=1 src_st1=64
+    send.config codec=bitmask tile_n=48 tiles=1 src=tile0+0x180 dst=link+0x100 run_bytes=48 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=bitmask tile_n=48 tiles=1 src=link+0x100 dst=tile1+0x180 run_bytes=48 reps1=1 reps2=1 src_st1=32
+    send.config codec=bitmask k=1 tile_n=48 tiles=1 src=tile0+0x1c0 dst=link+0x120 run_bytes=48 reps1=1 reps2=1 dst_st1=32
+    recv.config codec=bitmask k=1 tile_n=48 tiles=1 src=link+0x120 dst=tile1+0x1c0 run_bytes=48 reps1=1 reps2=1 src_st1=32
+    send.config codec=bitmask k=31 tile_n=48 tiles=1 src=tile0+0x200 dst=link+0x140 run_bytes=48 reps1=1 reps2=1 dst_st1=64
+    recv.config codec=bitmask k=31 tile_n=48 tiles=1 src=link+0x140 dst=tile1+0x200 run_bytes=48 reps1=1 reps2=1 src_st1=64
     end.config

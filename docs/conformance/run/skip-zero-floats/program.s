@@ -17,26 +17,20 @@
     recv.config dtype=float16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x80 dst=tile1+0x80 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32256
     send.config skip_zero dtype=float16 k=10 tile_n=10 tiles=1 src=tile0+0xc0 dst=link+0xc0 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32768
     recv.config dtype=float16 k=10 tile_n=10 tiles=1 src=link+0xc0 dst=tile1+0xc0 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32768
-    send.config dtype=float16 codec=bitmask k=4 tile_n=10 tiles=1 src=tile0+0x100 dst=link+0x100 run_bytes=20 reps1=1 reps2=1 dst_st1=32 fill=15360
-    recv.config dtype=float16 codec=bitmask k=4 tile_n=10 tiles=1 src=link+0x100 dst=tile1+0x100 run_bytes=20 reps1=1 reps2=1 src_st1=32 fill=15360
-    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x140 dst=link+0x120 run_bytes=20 reps1=1 reps2=1 dst_st1=64
-    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x120 dst=tile1+0x140 run_bytes=20 reps1=1 reps2=1 src_st1=64
-    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x180 dst=link+0x160 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32768
-    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x160 dst=tile1+0x180 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32768
-    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x1c0 dst=link+0x1a0 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32704
-    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x1a0 dst=tile1+0x1c0 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32704
-    send.config skip_zero dtype=bfloat16 k=10 tile_n=10 tiles=1 src=tile0+0x200 dst=link+0x1e0 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32768
-    recv.config dtype=bfloat16 k=10 tile_n=10 tiles=1 src=link+0x1e0 dst=tile1+0x200 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32768
-    send.config dtype=bfloat16 codec=bitmask k=4 tile_n=10 tiles=1 src=tile0+0x240 dst=link+0x220 run_bytes=20 reps1=1 reps2=1 dst_st1=32 fill=15360
-    recv.config dtype=bfloat16 codec=bitmask k=4 tile_n=10 tiles=1 src=link+0x220 dst=tile1+0x240 run_bytes=20 reps1=1 reps2=1 src_st1=32 fill=15360
-    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x280 dst=link+0x240 run_bytes=40 reps1=1 reps2=1 dst_st1=64
-    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x240 dst=tile1+0x280 run_bytes=40 reps1=1 reps2=1 src_st1=64
-    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x2c0 dst=link+0x280 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32768
-    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x280 dst=tile1+0x2c0 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32768
-    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x300 dst=link+0x2c0 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32704
-    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x2c0 dst=tile1+0x300 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32704
-    send.config skip_zero dtype=float32 k=10 tile_n=10 tiles=1 src=tile0+0x340 dst=link+0x300 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32768
-    recv.config dtype=float32 k=10 tile_n=10 tiles=1 src=link+0x300 dst=tile1+0x340 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32768
-    send.config dtype=float32 codec=bitmask k=4 tile_n=10 tiles=1 src=tile0+0x380 dst=link+0x340 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=15360
-    recv.config dtype=float32 codec=bitmask k=4 tile_n=10 tiles=1 src=link+0x340 dst=tile1+0x380 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=15360
+    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x100 dst=link+0x100 run_bytes=20 reps1=1 reps2=1 dst_st1=64
+    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x100 dst=tile1+0x100 run_bytes=20 reps1=1 reps2=1 src_st1=64
+    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x140 dst=link+0x140 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32768
+    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x140 dst=tile1+0x140 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32768
+    send.config skip_zero dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x180 dst=link+0x180 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32704
+    recv.config dtype=bfloat16 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x180 dst=tile1+0x180 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32704
+    send.config skip_zero dtype=bfloat16 k=10 tile_n=10 tiles=1 src=tile0+0x1c0 dst=link+0x1c0 run_bytes=20 reps1=1 reps2=1 dst_st1=64 fill=32768
+    recv.config dtype=bfloat16 k=10 tile_n=10 tiles=1 src=link+0x1c0 dst=tile1+0x1c0 run_bytes=20 reps1=1 reps2=1 src_st1=64 fill=32768
+    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x200 dst=link+0x200 run_bytes=40 reps1=1 reps2=1 dst_st1=64
+    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x200 dst=tile1+0x200 run_bytes=40 reps1=1 reps2=1 src_st1=64
+    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x240 dst=link+0x240 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32768
+    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x240 dst=tile1+0x240 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32768
+    send.config skip_zero dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=tile0+0x280 dst=link+0x280 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32704
+    recv.config dtype=float32 codec=bitmask k=10 tile_n=10 tiles=1 src=link+0x280 dst=tile1+0x280 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32704
+    send.config skip_zero dtype=float32 k=10 tile_n=10 tiles=1 src=tile0+0x2c0 dst=link+0x2c0 run_bytes=40 reps1=1 reps2=1 dst_st1=64 fill=32768
+    recv.config dtype=float32 k=10 tile_n=10 tiles=1 src=link+0x2c0 dst=tile1+0x2c0 run_bytes=40 reps1=1 reps2=1 src_st1=64 fill=32768
     end.config

@@ -1,13 +1,7 @@
 .target scu-v1 d7e02c8feb49fccdac4db9747d5814468cf2d3f4cec2b8eb7c46fbc6250e395e
 .meta {}
-.cfg 0x500 = 0x0
 .cfg 0x504 = 0x3000
-.cfg 0x508 = 0x3d00
-.cfg 0x50c = 0x3d00
-.cfg 0x510 = 0x7
 .cfg 0x514 = 0x6
-.cfg 0x518 = 0x3
-.cfg 0x51c = 0x3
 
     send.config dtype=float16 codec=bitmask k=5 tile_n=16 tiles=2 src=tile0+0x64 dst=link+0x0 run_bytes=8 reps1=4 reps2=2 src_st1=-32 dst_st1=96 src_st2=8
     recv.config dtype=float16 codec=bitmask k=5 tile_n=16 tiles=2 src=link+0x0 dst=tile1+0x0 run_bytes=8 reps1=8 reps2=1 src_st1=96 dst_st1=24 fill=15360

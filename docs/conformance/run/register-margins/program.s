@@ -1,0 +1,9 @@
+.target scu-v1 d7e02c8feb49fccdac4db9747d5814468cf2d3f4cec2b8eb7c46fbc6250e395e
+.meta {}
+.cfg 0x510 = 0x8
+.contract k=16 k_lo=8 k_hi=32 period=1 margin_lo=16384 margin_hi=16384
+
+    contract.config contract=7
+    send.config register codec=bitmask contract=7 k=32 tile_n=64 tiles=3 src=tile0+0x0 dst=link+0x0 run_bytes=192 reps1=1 reps2=1 dst_st1=64
+    recv.config codec=bitmask k=32 tile_n=64 tiles=3 src=link+0x0 dst=tile1+0x0 run_bytes=192 reps1=1 reps2=1 src_st1=64
+    end.config

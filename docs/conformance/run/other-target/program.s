@@ -1,4 +1,4 @@
-.target conformance-small dcd37361ca3f828cd276a04d37abff216e2e3bfe7c6da5aea155d7af11ce5025
+.target conformance-small b5e3b16da897a4e610c0901c650fc4ed4329dbe2c8fa3d1cd906db420b666028
 .meta {}
 .cfg 0x600 = 0x7
 

@@ -1,4 +1,4 @@
-.target scu-v1 d7e02c8feb49fccdac4db9747d5814468cf2d3f4cec2b8eb7c46fbc6250e395e
+.target scu-v1 3a4ea027876f6fb25be1f0c80681826a222d65c9387a254c73cf7cf4cd61a2fc
 .meta {}
 
     copy.in rel=1+2 src=dram+0x0 dst=tile0+0x0 run_bytes=1 reps1=1 reps2=1

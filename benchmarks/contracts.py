@@ -1,4 +1,4 @@
-"""What contracts cost in accuracy and bring in bytes, cycles and energy, beside dense DMA and lossless zero-compression.
+"""What contracts cost in accuracy and bring in traffic, beside dense DMA and lossless zero-compression.
 
     python benchmarks/contracts.py -o benchmarks/contracts.json
 

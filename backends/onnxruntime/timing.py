@@ -31,6 +31,8 @@ def new_session(model: bytes | str, kernels: Path | None, threads: int = 1) -> o
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # the threads of the session that has just run would go on spinning, on the cores of the one that is timed
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if kernels is not None:
         options.register_custom_ops_library(str(kernels.resolve()))
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

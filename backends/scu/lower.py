@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -236,6 +235,7 @@ class _Lowering:
             self.places[last, tile] = self._buffer(f"{last.name}@tile{tile}", f"tile{tile}", WIDTH * elems)
         done = before = 0
         for end in ends:
+            part = Part("", 0, 0)
             while done < end:
                 stop = min(elems, -(-end // grain) * grain)
                 if chain[0].target is aten.conv2d.default:  # one filter group after the other
@@ -323,7 +323,8 @@ class _Lowering:
         rows, elems, numbers = 1, bytes_ // WIDTH, dict[str, int]()
         if node.target is KEEP_TOP:
             numbers = dict(zip(KEEP_TOP_ATTRIBUTES, cast("tuple[int, ...]", node.args[3:]), strict=True))
-            rows = int(np.prod(node.meta["val"].shape[: numbers["axis"]]))
+            shape: torch.Size = node.meta["val"].shape
+            rows = shape[: numbers["axis"]].numel()
             elems //= rows
         tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)
         first_entry = self._map_entries(node, elems, numbers) if numbers else None

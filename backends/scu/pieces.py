@@ -51,14 +51,13 @@ def chain_to(node: fx.Node, stages: Mapping[fx.Node, int], kept: Collection[fx.N
 
     ``kept`` are nodes whose whole result is needed by others.
     """
-    found = list[fx.Node]()
-    at: fx.Node | None = node
-    while at is not None and granularity(at, columns):
-        found.insert(0, at)
-        sources = at.all_input_nodes if at.target is not aten.conv2d.default else []
-        own = (n for n in sources if stages.get(n) == stages[node] and len(n.users) == 1 and n not in kept)
-        at = next(own, None)
-    return found
+    if not granularity(node, columns):
+        return []
+    sources: list[fx.Node] = [] if node.target is aten.conv2d.default else node.all_input_nodes
+    for n in sources:
+        if stages.get(n) == stages[node] and len(n.users) == 1 and n not in kept and granularity(n, columns):
+            return [*chain_to(n, stages, kept, columns), node]
+    return [node]
 
 
 def granularity(node: fx.Node, columns: int) -> int:

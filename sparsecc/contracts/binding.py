@@ -32,7 +32,7 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
     for name, contract in contracts.items():
         edge, sensitivity = found[name], maps[name].gradient
         value: torch.Tensor = edge.node.meta["val"]
-        shape = [int(size) if isinstance(size, int) else 1 for size in value.shape]
+        shape = [1 if isinstance(size, torch.SymInt) else size for size in value.shape]
         dtype = str(value.dtype).removeprefix("torch.")
         if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
             raise CompileError(misfits)

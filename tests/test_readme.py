@@ -21,7 +21,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_commands_exist() -> None:
     known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    known |= {group.name or "" for group in app.registered_groups}
+    known |= {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
     uses = re.findall(r"^    sparsecc (\w+(?: \| \w+)*)", README, re.MULTILINE)
     assert {name for use in uses for name in use.split(" | ")} | {"demo"} == known
     assert "&& sparsecc demo\n" in README

@@ -68,7 +68,10 @@ def capture(
         args, kwargs = cast("tuple[tuple[Any, ...], dict[str, Any]]", exported.example_inputs)
     else:
         args, kwargs = _arguments(cast(Inputs, example_inputs))
+        if isinstance(model, ExportedProgram):
+            args, kwargs = _in_order(exported, args, kwargs), {}
     program = _flatten(functional, args, kwargs, dynamic or {})
+    _check_examples(program)
     _check_weights(program)
     _check_repeatable(program)
     return program
@@ -129,6 +132,38 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, torch.Tensor):
         return (inputs,), {}
     return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+
+
+def _in_order(exported: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Example inputs as an exported program takes them, one after the other."""
+    names = [str(name) for name in exported.graph_signature.user_inputs]
+    takes = f"the exported program takes {', '.join(names)}"
+    if kwargs and set(kwargs) != set(names):
+        raise CompileError.of("SCC012", f"the example inputs are {', '.join(kwargs)}, but {takes}", help=_EXAMPLES)
+    given = tuple(kwargs[name] for name in names) if kwargs else args
+    if (count := len(pytree.tree_leaves(given))) != len(names):
+        raise CompileError.of("SCC012", f"there are {count} example inputs, but {takes}", help=_EXAMPLES)
+    return given
+
+
+_EXAMPLES = "give one array per input, in their order or under their names"
+
+
+def _check_examples(program: Program) -> None:
+    """Shapes and types of the example inputs against those that the graph was traced with."""
+    for node, x in zip(program.graph.find_nodes(op="placeholder"), program.example_inputs, strict=True):
+        traced: torch.Tensor = node.meta["val"]
+        sizes = [program.dims.get(str(s), str(s)) if isinstance(s, torch.SymInt) else s for s in traced.shape]
+        fits = len(sizes) == x.dim() and all(isinstance(a, str) or a == b for a, b in zip(sizes, x.shape, strict=True))
+        if not fits or x.dtype != traced.dtype:
+            kind = f"{str(x.dtype).removeprefix('torch.')}[{', '.join(map(str, x.shape))}]"
+            wanted = f"{str(traced.dtype).removeprefix('torch.')}[{', '.join(map(str, sizes))}]"
+            raise CompileError.of(
+                "SCC012",
+                f"example input '{node.name}' is {kind}, and the model was exported for {wanted}",
+                help="give such an array, or export the model again with the sizes you need: "
+                "sparsecc.save(module, example_inputs, 'model.pt', dynamic={'batch': 0}) leaves the first axis free",
+            )
 
 
 _FIXED_AXIS = re.compile(r"L\['(\w+)'\](\[[^\]]+\])*\.size\(\)\[(\d+)\] .* to be a constant \((\d+)\)")

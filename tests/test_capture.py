@@ -279,3 +279,19 @@ def test_bfloat16_has_no_arrays() -> None:
         "error[SCC014]: 'input_1' is bfloat16, which arrays cannot hold\n"
         "  help: take and return float32, and convert inside the model: x.to(torch.bfloat16)"
     )
+
+
+def test_example_inputs_must_fit_an_export() -> None:
+    exported = torch.export.export(nn.Linear(4, 2).eval(), (torch.randn(1, 4),))
+    for inputs, message in (
+        ((torch.randn(7, 4),), "example input 'input_1' is float32[7, 4], and the model was exported for float32[1, 4]"),
+        (
+            (torch.ones(1, 4).int(),),
+            "example input 'input_1' is int32[1, 4], and the model was exported for float32[1, 4]",
+        ),
+        ({"foo": torch.randn(1, 4)}, "the example inputs are foo, but the exported program takes input"),
+        ((torch.randn(1, 4),) * 2, "there are 2 example inputs, but the exported program takes input"),
+    ):
+        with pytest.raises(CompileError) as caught:
+            capture(exported, inputs)
+        assert str(caught.value).splitlines()[0] == f"error[SCC012]: {message}"

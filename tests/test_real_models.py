@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from programs import PREDICTED
 from torch import nn
 
 import sparsecc
@@ -37,7 +38,8 @@ def test_resnet_answers_as_torch_on_all_test_images(depth: int, sparsity: float,
     pruning.prune_by_magnitude(model, sparsity)
     pixels, _ = data.cifar10("test")
     images = resnet_cifar.images(pixels)
-    compiled = sparsecc.compile(model, resnet_cifar.example_inputs(), dynamic={"batch": 0}, tune=False)
+    inputs = resnet_cifar.example_inputs()
+    compiled = sparsecc.compile(model, inputs, dynamic={"batch": 0}, tune=False, pipeline=PREDICTED)
     artifact = compiled.save(tmp_path / "m.sparsecc")
     expected = in_torch(model, images)
     for engine in ENGINES:

@@ -57,7 +57,10 @@ def _axes(value: Value, *, alone: bool) -> str:
     fixed = [(axis, size) for axis, size in enumerate(value.shape) if isinstance(size, int)]
     free = [size for size in dict.fromkeys(value.shape) if isinstance(size, str)]
     if not free:
-        return "all its axes are fixed; `sparsecc compile --dynamic batch` leaves the first one free"
+        return (
+            "all its axes are fixed; to leave the first one free, compile with --dynamic batch, or where the model "
+            "file is an export, save it again with dynamic={'batch': 0}"
+        )
     sizes = f"{' and '.join(free)} may have any size from 1{'' if alone else ', the same in all inputs'}"
     if not fixed:
         return sizes

@@ -301,7 +301,8 @@ def test_fixed_sizes_say_how_to_free_them(make: Make, manifest: Manifest) -> Non
     artifact = replace(make(compiled_model()), manifest=fixed)
     assert refusal(lambda: run(artifact, {"x": X})) == (
         f"error[SCC071]: input 'x' has shape [3, {IN}], expected [1, {IN}]: axis 0 is 3, not 1\n"
-        "  help: all its axes are fixed; `sparsecc compile --dynamic batch` leaves the first one free"
+        "  help: all its axes are fixed; to leave the first one free, compile with --dynamic batch, or where the model "
+        "file is an export, save it again with dynamic={'batch': 0}"
     )
 
 

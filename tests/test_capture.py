@@ -284,7 +284,10 @@ def test_bfloat16_has_no_arrays() -> None:
 def test_example_inputs_must_fit_an_export() -> None:
     exported = torch.export.export(nn.Linear(4, 2).eval(), (torch.randn(1, 4),))
     for inputs, message in (
-        ((torch.randn(7, 4),), "example input 'input_1' is float32[7, 4], and the model was exported for float32[1, 4]"),
+        (
+            (torch.randn(7, 4),),
+            "example input 'input_1' is float32[7, 4], and the model was exported for float32[1, 4]",
+        ),
         (
             (torch.ones(1, 4).int(),),
             "example input 'input_1' is int32[1, 4], and the model was exported for float32[1, 4]",

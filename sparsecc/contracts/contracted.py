@@ -58,7 +58,8 @@ class Contracted(nn.Module):
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
         def wide(x: object) -> object:
-            return widen(x, self._axes) if isinstance(x, Tensor) else x
+            # a copy: of a view, torch would guard the tensor behind it, which the next call may not have
+            return widen(x, self._axes).detach().clone() if isinstance(x, Tensor) else x
 
         def free(x: object) -> object:
             return {a: Dim.DYNAMIC for a in self._axes if a < x.dim()} if isinstance(x, Tensor) else None

@@ -103,6 +103,12 @@ def test_modes_switch_dropout() -> None:
     assert torch.equal(contracted(X), contracted(X))
 
 
+def test_first_called_with_a_view() -> None:
+    contracted = apply(small(), SETTLED.contracts, SETTLED.maps)
+    crop = contracted(torch.nn.functional.pad(X, (1, 1, 1, 1))[:, :, 1:9, 1:9])
+    assert torch.equal(crop, contracted(X.clone()))
+
+
 def test_another_network() -> None:
     with pytest.raises(CompileError) as caught:
         apply(small(), SETTLED.contracts[:2], SETTLED.maps)(X)

@@ -65,5 +65,10 @@ def _draw(panel: Axes, lines: Mapping[str, Line]) -> None:
         upper, lower = sorted(FORMS, key=lambda form: -lines[form][link])  # their numbers lie apart
         for form, offset, side in ((upper, 5, "bottom"), (lower, -5, "top")):
             ratio, color = lines[form][link], FORMS[form]["color"]
-            at = {"xy": (place, ratio), "xytext": (0, offset), "textcoords": "offset points"}
-            panel.annotate(f"{ratio:.3f}", **at, ha="center", va=side, color=color, fontsize=8)
+            look: dict[str, Any] = {
+                "color": color,
+                "fontsize": 8,
+                "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            }
+            at: dict[str, Any] = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
+            panel.annotate(f"{ratio:.3f}", (place, ratio), **at, **look)

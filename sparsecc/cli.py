@@ -192,6 +192,10 @@ def inspect(
     contracts: cli_scu.ShowContracts = False,
     schedule: cli_scu.ShowSchedule = False,
     disasm: cli_scu.ShowCode = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw contracts (target scu) or layers (cpu) as .svg, .png or .pdf."),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -201,6 +205,10 @@ def inspect(
 
     part = cli_scu.chosen_part(contracts=contracts, schedule=schedule, disasm=disasm)
     opened = Artifact.open(artifact)
+    if plot:
+        from sparsecc.report.plot import plot_artifact
+
+        plot_artifact(opened, plot)
     if part:
         cli_scu.inspect_part(opened, part, quiet=quiet, as_json=as_json)
     else:

@@ -500,6 +500,17 @@ CODES: dict[str, Code] = {
         "damaged, or written by another version.",
         "Copy the artifact again as a whole, or compile the model again.",
     ),
+    # 125-126: pictures
+    "SCC125": Code(
+        "no matplotlib",
+        "Pictures are drawn by matplotlib, an optional dependency, and it cannot be imported.",
+        "pip install 'sparsecc[plot]' installs it.",
+    ),
+    "SCC126": Code(
+        "nothing to plot",
+        "A picture shows the shares that edges send, or the times of layers; this artifact has neither.",
+        "Compile a model with several layers, with --target scu for contracts or --target cpu for layers.",
+    ),
 }
 
 

@@ -84,6 +84,7 @@ def compile(  # noqa: A001  the command's name
     tuning_cache: Annotated[Path | None, typer.Option(help="File that keeps measured times between compiles.")] = None,
     calibration: cli_contracts.Calibration = None,
     bytes_budget: cli_contracts.BytesBudget = None,
+    cycles_budget: cli_contracts.CyclesBudget = None,
     accuracy_budget: cli_contracts.AccuracyBudget = None,
     keep: cli_contracts.Keep = None,
     sensitivity: cli_contracts.Sensitivity = None,
@@ -91,6 +92,7 @@ def compile(  # noqa: A001  the command's name
     period: cli_contracts.Period = None,
     codecs: cli_contracts.Codecs = None,
     target_file: cli_contracts.TargetFile = None,
+    contracts: cli_contracts.Contracts = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -103,15 +105,16 @@ def compile(  # noqa: A001  the command's name
         from sparsecc.report.progress import shown_on_stderr
 
         axes = parse_axes(dynamic) if dynamic else None
-        contracts = cli_contracts.contract_options(
+        wanted = cli_contracts.contract_options(
             target,
-            {"--bytes-budget": bytes_budget, "--accuracy-budget": accuracy_budget, "--keep": keep},
+            {"bytes": bytes_budget, "cycles": cycles_budget, "accuracy": accuracy_budget, "keep": keep},
             calibration,
             sensitivity,
             map_block,
             period,
             codecs,
             target_file,
+            contracts,
         )
         examples = example_inputs(inputs) if inputs else None
         place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
@@ -129,7 +132,7 @@ def compile(  # noqa: A001  the command's name
                 allow_pickle=allow_pickle,
                 pipeline=pipeline,
                 tuning_cache=tuning_cache,
-                contracts=contracts,
+                contracts=wanted,
                 progress=progress,
             )
             progress("writing the artifact", 0, 1)

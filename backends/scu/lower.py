@@ -19,7 +19,7 @@ from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .codecs import Codec, Dtype, smallest, worst_case_bytes
+from .codecs import Codec, Dtype, smallest_exact, worst_case_bytes
 from .descriptor import Flag, Op, Queue
 from .machine import Target
 from .pieces import chain_granularity, chain_to, piece_of
@@ -75,7 +75,8 @@ def lower(
 
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
     blocks of varying length, instead of whole.
-    Raises: CompileError SCC113 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
+    Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC120 a contract that no codec
+    carries) and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
@@ -293,7 +294,8 @@ class _Lowering:
     def _send_and_receive(self, edge: Edge, source: fx.Node, received: Sequence[Part]) -> None:
         link, tile = self.target.the("link"), self._tile(source)
         number = len(self.meta["edges"])
-        self.meta["edges"].append(source.name)
+        name = _producer(source).name
+        self.meta["edges"].append(name)
         chunks = list(self._chunks(edge.node, _bytes(source.meta["val"]), link.bytes // CHUNKS_IN_LINK))
         chain = self.chains.get(edge.node, [])
         ends = [(chunk.start + chunk.bytes) // WIDTH for chunk in chunks]
@@ -307,13 +309,11 @@ class _Lowering:
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
             fields |= {"tiles": chunk.tiles, "run_bytes": chunk.bytes, "reps1": 1, "reps2": 1, "tag": number}
             sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes} | chunk.score
-            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=source.name))
+            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=name))
             for there in received:
                 arrives = Part(there.buffer, chunk.start, chunk.bytes)
                 held = fields | {"src_st1": chunk.block_bytes}
-                self.tasks.append(
-                    Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=source.name)
-                )
+                self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
 
     def _link_name(self) -> str:
         return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
@@ -333,7 +333,7 @@ class _Lowering:
             while start < elems:
                 n = min(tile_elems, elems - start)
                 k = keep_elems(n, numbers["share_q16"]) if numbers else n
-                codec = self._codec(n, k)
+                codec = self._codec(node, n, k)
                 block_bytes = worst_case_bytes(codec, n, k, Dtype.FLOAT32)
                 tiles = max(1, min((elems - start) // n, room // block_bytes))
                 flags, score = Flag(0), dict[str, int]()
@@ -348,10 +348,20 @@ class _Lowering:
                 yield _Chunk(begin, tiles * n * WIDTH, n, tiles, k, codec, block_bytes, flags, score)
                 start += tiles * n
 
-    def _codec(self, n: int, k: int) -> Codec:
+    def _codec(self, node: fx.Node, n: int, k: int) -> Codec:
         if self.lossless and k == n:
             return Codec.BITMASK
-        return smallest(n, k, Dtype.FLOAT32, self.codecs)
+        codec = smallest_exact(n, k, Dtype.FLOAT32, self.codecs)
+        if codec is None:
+            names = ", ".join(codec.name.lower() for codec in self.codecs) or "none"
+            raise CompileError.of(
+                "SCC120",
+                f"the contract on %{node.name} keeps {k} of {n} elements, and no codec allowed ({names}) leaves "
+                "elements out",
+                where=where(node),
+                help="allow bitmask or index (--codecs), on a target that has them",
+            )
+        return codec
 
     def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
         """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""
@@ -382,6 +392,15 @@ class _Chunk:
 def is_alias(node: fx.Node) -> bool:
     value, source = node.meta["val"], node.all_input_nodes[0].meta["val"]
     return node.target in ALIASES and value.numel() == source.numel() and value.dtype == source.dtype
+
+
+def _producer(sent: fx.Node) -> fx.Node:
+    """The node that an edge is named after: what is sent may be its value in another order (binding.py)."""
+    return sent.all_input_nodes[0] if sent.target is aten.permute.default and _is_bound(sent) else sent
+
+
+def _is_bound(node: fx.Node) -> bool:
+    return any(user.target is KEEP_TOP for user in node.users)
 
 
 def _bytes(value: torch.Tensor) -> int:

@@ -14,6 +14,7 @@ from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
 from .op import KEEP_TOP, attributes
 from .stages import assign_stages, edges
+from .topk import WHOLE
 
 
 def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> None:
@@ -32,17 +33,18 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
     for name, contract in contracts.items():
         edge, sensitivity = found[name], maps[name].gradient
         value: torch.Tensor = edge.node.meta["val"]
+        # a map never spans an axis of open size
         shape = [1 if isinstance(size, torch.SymInt) else size for size in value.shape]
         dtype = str(value.dtype).removeprefix("torch.")
         if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
             raise CompileError(misfits)
-        if contract.share_q16 == 1 << 16:
+        if contract.share_q16 == WHOLE:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
         fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
         sent = _insert(program, edge.node, contract, s, fill)
         for reader in edge.readers:
-            arrived = _moved(program, reader, sent, -1, contract.axis, edge.node) if _turned(contract) else sent
+            arrived = _turned_back(program, reader, sent, contract.axis, edge.node) if _turned(contract) else sent
             reader.replace_input_with(edge.node, arrived)
     program.tidy()
 
@@ -60,8 +62,13 @@ def _turned(contract: Contract) -> bool:
     return contract.order == "channels-last"
 
 
+def _turned_back(program: Program, reader: fx.Node, sent: fx.Node, axis: int, like: fx.Node) -> fx.Node:
+    """Every reader turns its own copy back: so the payload travels, not the turned tensor."""
+    strided = _moved(program, reader, sent, -1, axis, like)
+    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like)  # readers may take views
+
+
 def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: int, like: fx.Node) -> fx.Node:
-    """x with an axis moved. Every reader turns its own copy back: so the payload travels, not the turned tensor."""
     axes = list(range(x.meta["val"].dim()))
     axes.insert(target % len(axes), axes.pop(source))
     return program.add_call(before, torch.ops.aten.permute.default, x, axes, like=like)

@@ -500,6 +500,13 @@ CODES: dict[str, Code] = {
         "damaged, or written by another version.",
         "Copy the artifact again as a whole, or compile the model again.",
     ),
+    # 127: profiles
+    "SCC127": Code(
+        "no kernels to profile",
+        "`bench --profile` times the kernels of kernels.so one by one. An artifact in which no layer is sparse, or "
+        "whose kernels lost against dense, has none; one of an older sparsecc does not let them be timed.",
+        "Compile the model again, or use bench without --profile.",
+    ),
 }
 
 

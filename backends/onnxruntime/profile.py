@@ -28,8 +28,8 @@ from .inputs import verify_inputs
 from .native import Measured, NativeRegion
 
 PRODUCT_SIZE = 384
-"""Rows and columns of the dense product whose speed is called the peak. Of 192 to 1024 it was the fastest on an AMD EPYC
-(115 GFLOP/s), and takes a millisecond: on a busy machine longer ones were interrupted every time, and gave half."""
+"""Rows and columns of the dense product whose speed is called the peak. Of 192 to 1024 it was the fastest on an AMD
+EPYC (115 GFLOP/s), and takes a millisecond; on a busy machine longer ones were interrupted each time, and gave half."""
 LEAST_COPY_BYTES = 1 << 18
 """A smaller copy would measure the call; kernels of smaller working sets may beat the bandwidth that is found."""
 REPEATS = 30
@@ -136,7 +136,7 @@ def _node_times(
     times, places = dict[str, list[float]](), dict[str, str]()  # microseconds by node; the row of a node
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            op = event["args"]["op_name"]
+            op: str = event["args"]["op_name"]
             times.setdefault(event["name"], []).append(event["dur"])
             places[event["name"]] = ops.get(op, op)
     total, rows = dict[str, float](), dict[str, int]()

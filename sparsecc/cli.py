@@ -227,6 +227,9 @@ def bench(
     inputs: Annotated[
         Path | None, typer.Option(metavar="X.npz", help="Inputs instead of the artifact's samples.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the compiled model's time goes instead, kernel by kernel.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -235,12 +238,17 @@ def bench(
     from sparsecc.arrays import read_arrays
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime.bench import bench as measure
+    from sparsecc.backends.onnxruntime.profile import profile as measure_parts
     from sparsecc.progress import reporting
     from sparsecc.report.progress import shown_on_stderr
 
     opened = Artifact.open(artifact)
     feeds = read_arrays(inputs, opened.manifest.inputs) if inputs else None
     with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
+        if profile:
+            parts = measure_parts(opened, threads=threads, runs=runs, inputs=feeds)
+            show(asdict(parts), lambda: report.profile_tables(parts), as_json, quiet)
+            return
         result = measure(opened, threads=threads, runs=runs, inputs=feeds)
     show(asdict(result), lambda: report.bench_table(result), as_json, quiet)
 

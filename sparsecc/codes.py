@@ -528,6 +528,13 @@ CODES: dict[str, Code] = {
         "A picture shows the shares that edges send, or the times of layers; this artifact has neither.",
         "Compile a model with several layers, with --target scu for contracts or --target cpu for layers.",
     ),
+    # 127: profiles
+    "SCC127": Code(
+        "no kernels to profile",
+        "`bench --profile` times the kernels of kernels.so one by one. An artifact in which no layer is sparse, or "
+        "whose kernels lost against dense, has none; one of an older sparsecc does not let them be timed.",
+        "Compile the model again, or use bench without --profile.",
+    ),
 }
 
 

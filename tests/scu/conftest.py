@@ -1,0 +1,47 @@
+"""Networks compiled for target scu, once for all tests that look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded import Network, compiled
+
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.models import data, lenet5, minilm, resnet_cifar
+
+
+def real(name: str) -> None:
+    if not data.available(name):
+        pytest.skip(f"the data set {name} is not here")
+
+
+@pytest.fixture(scope="session")
+def lenet5_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """Half of every edge kept."""
+    path = tmp_path_factory.mktemp("scu") / "lenet5.sparsecc"
+    return compiled(lenet5.load_pruned(), lenet5.example_inputs(), path, ContractOptions(keep=0.5), batch=True)
+
+
+@pytest.fixture(scope="session")
+def resnet20(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """Negotiated on training images, at half of the bytes."""
+    real("cifar10")
+    pixels, labels = data.cifar10("train", 256)
+    samples = {"x": resnet_cifar.images(pixels).numpy(), "labels": labels}
+    options = ContractOptions(calibration=samples, bytes=0.5)
+    path = tmp_path_factory.mktemp("scu") / "resnet20.sparsecc"
+    return compiled(resnet_cifar.load_pretrained(20), resnet_cifar.example_inputs(), path, options, batch=True)
+
+
+@pytest.fixture(scope="session")
+def minilm_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """32 tokens, half of every edge kept, on tiles of 512 KiB."""
+    if not minilm.available():
+        pytest.skip("the MiniLM weights are not here")
+    folder = tmp_path_factory.mktemp("scu")
+    tiles = "".join(f"[memory.tile{i}]\nbytes = 0x80000\n" for i in (0, 1))
+    target = folder / "large.toml"
+    target.write_text(f'extends = "scu-v1"\nname = "scu-v1-512k"\n{tiles}')
+    options = ContractOptions(keep=0.5, target_file=target)
+    return compiled(minilm.load(), minilm.example_inputs(1, 32), folder / "minilm.sparsecc", options)

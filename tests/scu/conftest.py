@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from programs import seeded
 from recorded import Network, compiled
+from small_networks import SMALL
 
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
@@ -45,3 +47,26 @@ def minilm_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
     target.write_text(f'extends = "scu-v1"\nname = "scu-v1-512k"\n{tiles}')
     options = ContractOptions(keep=0.5, target_file=target)
     return compiled(minilm.load(), minilm.example_inputs(1, 32), folder / "minilm.sparsecc", options)
+
+
+def small(name: str, factory: pytest.TempPathFactory) -> Network:
+    """Negotiated on random samples without labels, at 40 % of the bytes."""
+    model, x = SMALL[name]()
+    calibration = {"inputs_0": seeded(32, *x.shape[1:], seed=5).numpy()}
+    path = factory.mktemp("scu") / f"{name}.sparsecc"
+    return compiled(model, [x], path, ContractOptions(calibration=calibration, bytes=0.4), batch=True)
+
+
+@pytest.fixture(scope="session")
+def concatenation(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return small("concatenation", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def several_readers(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return small("several_readers", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def transformer_block(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return small("transformer_block", tmp_path_factory)

@@ -29,7 +29,7 @@ def lenet5_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
 def resnet20(tmp_path_factory: pytest.TempPathFactory) -> Network:
     """Negotiated on training images, at half of the bytes."""
     real("cifar10")
-    pixels, labels = data.cifar10("train", 256)
+    pixels, labels = data.cifar10("train", 64)
     samples = {"x": resnet_cifar.images(pixels).numpy(), "labels": labels}
     options = ContractOptions(calibration=samples, bytes=0.5)
     path = tmp_path_factory.mktemp("scu") / "resnet20.sparsecc"
@@ -42,11 +42,16 @@ def minilm_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
     if not minilm.available():
         pytest.skip("the MiniLM weights are not here")
     folder = tmp_path_factory.mktemp("scu")
-    tiles = "".join(f"[memory.tile{i}]\nbytes = 0x80000\n" for i in (0, 1))
-    target = folder / "large.toml"
-    target.write_text(f'extends = "scu-v1"\nname = "scu-v1-512k"\n{tiles}')
-    options = ContractOptions(keep=0.5, target_file=target)
+    options = ContractOptions(keep=0.5, target_file=large_tiles(folder))
     return compiled(minilm.load(), minilm.example_inputs(1, 32), folder / "minilm.sparsecc", options)
+
+
+def large_tiles(folder: Path) -> Path:
+    """A target file: scu-v1 with scratchpads of 512 KiB."""
+    path = folder / "large.toml"
+    tiles = "".join(f"[memory.tile{i}]\nbytes = 0x80000\n" for i in (0, 1))
+    path.write_text(f'extends = "scu-v1"\nname = "scu-v1-512k"\n{tiles}')
+    return path
 
 
 def small(name: str, factory: pytest.TempPathFactory) -> Network:

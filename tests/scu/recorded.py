@@ -13,14 +13,18 @@ import pytest
 from torch import nn
 
 import sparsecc
+from sparsecc import pipelines
 from sparsecc.artifact import Artifact
 from sparsecc.backends.scu.codecs import Codec, Header
 from sparsecc.backends.scu.descriptor import Descriptor, Op
-from sparsecc.backends.scu.host import open_unit
-from sparsecc.backends.scu.machine import OFFSET_BITS
+from sparsecc.backends.scu.host import Unit, load_kernels, open_unit
+from sparsecc.backends.scu.machine import OFFSET_BITS, Target
+from sparsecc.backends.scu.schedule import Schedule
 from sparsecc.backends.scu.simulator import Outcome, operations
-from sparsecc.backends.scu.target import SCUTarget
-from sparsecc.capture import Inputs
+from sparsecc.backends.scu.target import PASSES, SCU, SCUTarget
+from sparsecc.backends.scu.tile_code import TileCode
+from sparsecc.backends.scu.unit_program import UnitProgram
+from sparsecc.capture import Inputs, capture
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.program import Program
 from sparsecc.reference import Array
@@ -121,3 +125,12 @@ def _edge(arrivals: list[tuple[Descriptor, Chunk, Floats]]) -> Edge:
 
 def same_bits(a: Floats, b: Floats) -> bool:
     return np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+def scheduled(model: nn.Module, inputs: Inputs, options: ContractOptions) -> tuple[Unit, Schedule]:
+    """What the passes of target scu make, without an artifact and its baselines."""
+    program = capture(model, inputs)
+    SCU.prepare(program, options)
+    program, _ = pipelines.parse(PASSES).run(program)
+    unit = Unit(program.facts[UnitProgram], program.facts[Target], load_kernels(program.facts[TileCode]))
+    return unit, program.facts[Schedule]

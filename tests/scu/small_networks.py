@@ -1,4 +1,4 @@
-"""Small networks of the shapes in scope, each with what it reads: concatenations, edges with several readers, blocks."""
+"""Small networks of the shapes in scope: concatenations, edges with several readers, transformer blocks."""
 
 from __future__ import annotations
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from networks import large_tiles, real
 from programs import seeded
 from recorded import Network, compiled
 from small_networks import SMALL
 
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
-
-
-def real(name: str) -> None:
-    if not data.available(name):
-        pytest.skip(f"the data set {name} is not here")
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +38,6 @@ def minilm_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
     folder = tmp_path_factory.mktemp("scu")
     options = ContractOptions(keep=0.5, target_file=large_tiles(folder))
     return compiled(minilm.load(), minilm.example_inputs(1, 32), folder / "minilm.sparsecc", options)
-
-
-def large_tiles(folder: Path) -> Path:
-    """A target file: scu-v1 with scratchpads of 512 KiB."""
-    path = folder / "large.toml"
-    tiles = "".join(f"[memory.tile{i}]\nbytes = 0x80000\n" for i in (0, 1))
-    path.write_text(f'extends = "scu-v1"\nname = "scu-v1-512k"\n{tiles}')
-    return path
 
 
 def small(name: str, factory: pytest.TempPathFactory) -> Network:

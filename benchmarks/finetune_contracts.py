@@ -92,7 +92,7 @@ def sentences(split: str) -> Samples:
 RECIPES = {
     "lenet5": Recipe(lenet5.load_pruned, digits, share=0.28, epochs=4, rate=0.02),
     "resnet20": Recipe(
-        lambda: resnet_cifar.load_pretrained(20), pictures, share=0.28, epochs=4, rate=0.04, augment=True
+        lambda: resnet_cifar.load_pretrained(20), pictures, share=0.28, epochs=10, rate=0.04, augment=True
     ),
     "minilm": Recipe(minilm.load, sentences, share=0.8, epochs=1, rate=0.01, labels=False),
 }
@@ -153,7 +153,7 @@ def shifted(images: Tensor, random: np.random.Generator) -> Tensor:
     top, left, mirrored = random.integers(9), random.integers(9), random.integers(2)
     height, width = images.shape[2:]
     crop = functional.pad(images, (4, 4, 4, 4))[:, :, top : top + height, left : left + width]
-    return crop.flip(3) if mirrored else crop
+    return (crop.flip(3) if mirrored else crop).contiguous(memory_format=torch.channels_last)
 
 
 def quality(model: nn.Module, dense: nn.Module, samples: Samples, recipe: Recipe) -> Estimate:
@@ -170,7 +170,8 @@ def quality(model: nn.Module, dense: nn.Module, samples: Samples, recipe: Recipe
 
 def measure(name: str, recipe: Recipe, seed: int) -> Row:
     start = time.perf_counter()
-    model, known, unknown = recipe.load().eval(), recipe.samples("train"), recipe.samples("test")
+    model = recipe.load().eval().to(memory_format=torch.channels_last)  # trains a tenth faster
+    known, unknown = recipe.samples("train"), recipe.samples("test")
     dense = copy.deepcopy(model)
     settlement = settle(model, recipe, known)
     contracted = apply(model, settlement.contracts, settlement.maps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from networks import large_tiles, real
+from scu_networks import large_tiles, real
 from programs import seeded
 from recorded import Network, compiled
 from small_networks import SMALL

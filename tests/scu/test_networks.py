@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import network_of, real
+from scu_networks import network_of, real
 from recorded import Network, scheduled
 from small_networks import SMALL
 

@@ -9,7 +9,8 @@ from typing import Literal, cast
 
 from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
-from sparsecc.contracts.calibration import from_arrays, load
+from sparsecc.contracts.calibration import Calibration, from_arrays, load
+from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
 from sparsecc.contracts.settled import EdgeRecord, Settlement
@@ -39,13 +40,7 @@ class BindContracts:
     def run(self, program: Program) -> Sequence[Note]:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
         budget = budget_of(options)
-        if options.period:
-            raise CompileError.of(
-                "SCC116",
-                f"contracts that move every {options.period} tiles cannot be compiled yet: "
-                "model.onnx has no form of them",
-                help="leave out --period: contracts then keep the share that was settled",
-            )
+        verify_period(options.period, calibrated=options.calibration is not None)
         if options.settled:
             contracts, maps = options.settled
             insert_contracts(program, contracts, maps)
@@ -62,6 +57,9 @@ class BindContracts:
             insert_contracts(program, contracts, maps)
             return [Note(name, f"{budget.value:.1%}, asked for without calibration") for name in contracts]
         settlement = settle(program, options, budget, unit)
+        if options.period:
+            drop = budget.value if budget.kind == "accuracy" else None
+            settlement = settle_moving(program, settlement, samples(program, options), options.period, drop)
         program.facts[Settlement] = settlement
         insert_contracts(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
         return [Note(record.edge, _outcome(record)) for record in settlement.log]
@@ -91,14 +89,15 @@ def budget_of(options: ContractOptions) -> Budget:
 
 def settle(program: Program, options: ContractOptions, budget: Budget, unit: Unit) -> Settlement:
     """Negotiate on the calibration data; the unit says what a payload takes."""
-    data = options.calibration
-    assert data is not None
-    if isinstance(data, Path):
-        calibration = load(data, program)
-    else:
-        calibration = from_arrays(program, cast("Mapping[str, Array]", data))
+    calibration = samples(program, options)
     measured = Options(form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program))
     return negotiate(program, calibration, budget, unit.block_bytes(program), options=measured)
+
+
+def samples(program: Program, options: ContractOptions) -> Calibration:
+    data = options.calibration
+    assert data is not None
+    return load(data, program) if isinstance(data, Path) else from_arrays(program, cast("Mapping[str, Array]", data))
 
 
 def uniform_contracts(program: Program, share_q16: int) -> tuple[dict[str, Contract], dict[str, SensitivityMap]]:

@@ -500,6 +500,18 @@ CODES: dict[str, Code] = {
         "damaged, or written by another version.",
         "Copy the artifact again as a whole, or compile the model again.",
     ),
+    # 122-124: contracts that adapt at run time
+    "SCC122": Code(
+        "a contract that no allowed codec can carry",
+        "Codec raw sends whole tiles, so nothing could be dropped, and a k could not move.",
+        "Allow bitmask or index as well, with --codecs or in the target file.",
+    ),
+    "SCC123": Code(
+        "contracts that cannot move",
+        "--period needs calibration data, from which the margins are measured, and edges of more tiles"
+        " than the period.",
+        "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
+    ),
 }
 
 

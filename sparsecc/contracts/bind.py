@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 from .contract import Contract
 from .maps import SensitivityMap
-from .op import attributes
+from .op import attributes, op_of
 
 aten = torch.ops.aten
 
@@ -24,10 +24,7 @@ def bind(module: fx.GraphModule, node: fx.Node, contract: Contract, measured: Se
     readers = list(node.users)
     fill = _buffer(module, node, "fill", torch.full((1,), contract.key.zero_point, dtype=_value(node).dtype))
     sensitivity = _buffer(module, node, "sensitivity", torch.from_numpy(measured.gradient.copy()))
-    numbers = attributes(contract)
-    skip_zero = bool(numbers.pop("skip_zero"))
-    keep_top = torch.ops.sparsecc.keep_top.default
-    arguments = (sensitivity, fill, *numbers.values(), skip_zero)
+    keep_top, arguments = op_of(contract), (sensitivity, fill, *attributes(contract).values())
     rank, axis = _value(node).dim(), contract.axis
     if contract.order == "rows":
         arrived = _call(module, fill, keep_top, (node, *arguments), _value(node))

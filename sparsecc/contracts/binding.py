@@ -12,7 +12,7 @@ from sparsecc.program import Program
 
 from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
-from .op import KEEP_TOP, attributes
+from .op import KEEP_TOPS, attributes, op_of
 from .stages import assign_stages, edges
 
 
@@ -36,7 +36,7 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
         dtype = str(value.dtype).removeprefix("torch.")
         if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
             raise CompileError(misfits)
-        if contract.share_q16 == 1 << 16:
+        if contract.keeps_everything:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
         fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
@@ -51,9 +51,8 @@ def _insert(program: Program, x: fx.Node, contract: Contract, sensitivity: fx.No
     """``keep_top`` after x, in the order of the contract's traversal."""
     after = x.next
     source = _moved(program, after, x, contract.axis, -1, x) if _turned(contract) else x
-    numbers = attributes(contract)
-    skip_zero = bool(numbers.pop("skip_zero"))
-    return program.add_call(after, KEEP_TOP, source, sensitivity, fill, *numbers.values(), skip_zero, like=x)
+    numbers = attributes(contract).values()
+    return program.add_call(after, op_of(contract), source, sensitivity, fill, *numbers, like=x)
 
 
 def _turned(contract: Contract) -> bool:
@@ -70,7 +69,7 @@ def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: i
 def without_contracts(program: Program) -> Program:
     """The same network sending everything."""
     program = program.clone()
-    for node in program.graph.find_nodes(op="call_function", target=KEEP_TOP):
+    for node in [node for node in program.graph.nodes if node.target in KEEP_TOPS]:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         node.replace_all_uses_with(source)

@@ -22,7 +22,6 @@ from .bind import bind
 from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
 from .stages import assign_stages, edges
-from .topk import WHOLE
 
 
 class Contracted(nn.Module):
@@ -101,7 +100,7 @@ class Contracted(nn.Module):
         if findings:
             raise CompileError(findings)
         for edge, contract in pairs:
-            if contract.share_q16 < WHOLE:
+            if not contract.keeps_everything:
                 bind(module, edge.node, contract, self.maps[contract.edge])
         module.recompile()
 

@@ -36,11 +36,14 @@ def worst_case_bytes(codec: Codec, n: int, k: int, dtype: Dtype) -> int:
 def smallest(n: int, k: int, dtype: Dtype, allowed: Iterable[Codec] = FIXED) -> Codec:
     """The allowed codec with the least worst-case bytes; of equals the one with the lower number, which does less.
 
-    HUFFMAN's worst case is that of BITMASK: for constants, whose values are known, ask ``shortest_block``.
+    RAW sends everything, so it is chosen where k = n, or where nothing else is allowed. HUFFMAN's worst case is that of
+    BITMASK: for constants, whose values are known, ask ``shortest_block``.
 
     Raises: ValueError if no codec is allowed, or as ``worst_case_bytes``.
     """
-    return min(sorted(allowed), key=lambda codec: worst_case_bytes(codec, n, k, dtype))
+    found = sorted(allowed)
+    exact = [codec for codec in found if codec != Codec.RAW or k == n]
+    return min(exact or found, key=lambda codec: worst_case_bytes(codec, n, k, dtype))
 
 
 def encode(codec: Codec, values: Values, kept: npt.ArrayLike, dtype: Dtype, fill: float = 0) -> bytes:

@@ -1,0 +1,70 @@
+"""Target scu where contracts adapt to the input, on LeNet-5: k that moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sparsecc
+from sparsecc.artifact import Artifact
+from sparsecc.backends.onnxruntime.session import Engine, open_session, verify
+from sparsecc.backends.scu.descriptor import Flag, Op
+from sparsecc.backends.scu.host import open_unit
+from sparsecc.contracts.options import ContractOptions
+from sparsecc.models import lenet5
+
+DIGITS, LABELS = lenet5.test_digits()
+
+
+def compiled(folder: Path, **options: Any) -> Artifact:
+    """On a machine whose tiles are so short that the edges of LeNet-5 have many."""
+    target = folder / "short.toml"
+    target.write_text('extends = "scu-v1"\nname = "scu-v1-short"\n[selector]\ntile_elems = 64\n')
+    asked = ContractOptions(
+        calibration={"input_1": DIGITS.numpy(), "labels": LABELS.numpy()}, target_file=target, **options
+    )
+    artifact = sparsecc.compile(
+        lenet5.load_pruned(), lenet5.example_inputs(), target="scu", dynamic={"batch": 0}, contracts=asked
+    )
+    return artifact.save(folder / "m.sparsecc")
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """k of a whole tile is 27, one more than fits 128 B."""
+    return compiled(tmp_path_factory.mktemp("moving"), keep=0.43, period=1)
+
+
+def test_every_engine_moves_k_alike(moving: Artifact) -> None:
+    verdicts = verify(moving)
+    assert {v.engine for v in verdicts} == {"onnxruntime", "portable", "reference", "scu"}
+    assert all(v.ok and v.max_relative_error is not None and v.max_relative_error < 1e-5 for v in verdicts)
+
+
+def test_bytes_vary_with_the_input_and_keep_their_bound(moving: Artifact) -> None:
+    unit = open_unit(moving)
+    assert {(c.k, c.k_lo, c.k_hi, c.period) for c in unit.program.contracts} == {(27, 13, 27, 1)}
+    assert sum(d.op == Op.CONTRACT for d in unit.program.code) == len(unit.program.contracts) == 2
+    room = sum(d.tiles * d.dst_st1 for d in unit.program.code if d.op == Op.SEND)
+    sent = {unit.simulate({"input_1": x[None].numpy()}, timing=False).link_bytes for x in DIGITS[:12]}
+    assert len(sent) > 3
+    assert max(sent) <= room
+
+
+def test_a_short_last_tile_does_not_move(moving: Artifact) -> None:
+    sends = [d for d in open_unit(moving).program.code if d.op == Op.SEND]
+    assert {d.tile_n for d in sends if d.has(Flag.REGISTER)} == {64}
+    assert all(d.tile_n < 64 or d.has(Flag.REGISTER) or d.k == d.tile_n or d.tiles == 1 for d in sends)
+
+
+def test_a_sample_does_not_depend_on_the_one_before(moving: Artifact) -> None:
+    """onnxruntime takes both at once, the unit one after the other."""
+    engines: tuple[Engine, ...] = ("onnxruntime", "scu")
+    plain, unit = (
+        np.asarray(open_session(moving, engine, threads=1).run({"input_1": DIGITS[:16].numpy()})["output"])
+        for engine in engines
+    )
+    np.testing.assert_allclose(plain, unit, rtol=1e-5, atol=1e-5)

@@ -10,6 +10,7 @@ from typing import Literal, cast
 from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import Calibration, from_arrays, load
+from sparsecc.contracts.fills import verify_fill
 from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
@@ -41,6 +42,7 @@ class BindContracts:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
         budget = budget_of(options)
         verify_period(options.period, calibrated=options.calibration is not None)
+        verify_fill(options.fill, calibrated=options.calibration is not None)
         if options.settled:
             contracts, maps = options.settled
             insert_contracts(program, contracts, maps)
@@ -90,7 +92,9 @@ def budget_of(options: ContractOptions) -> Budget:
 def settle(program: Program, options: ContractOptions, budget: Budget, unit: Unit) -> Settlement:
     """Negotiate on the calibration data; the unit says what a payload takes."""
     calibration = samples(program, options)
-    measured = Options(form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program))
+    measured = Options(
+        form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program), fill=options.fill
+    )
     return negotiate(program, calibration, budget, unit.block_bytes(program), options=measured)
 
 

@@ -89,6 +89,7 @@ def compile(  # noqa: A001  the command's name
     sensitivity: cli_contracts.Sensitivity = None,
     map_block: cli_contracts.MapBlock = None,
     period: cli_contracts.Period = None,
+    fill: cli_contracts.Fill = None,
     codecs: cli_contracts.Codecs = None,
     target_file: cli_contracts.TargetFile = None,
     quiet: Quiet = False,
@@ -110,6 +111,7 @@ def compile(  # noqa: A001  the command's name
             sensitivity,
             map_block,
             period,
+            fill,
             codecs,
             target_file,
         )

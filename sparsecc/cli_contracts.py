@@ -46,6 +46,14 @@ Period = Annotated[
     int | None,
     typer.Option(metavar="TILES", help="How often k may move at run time; 0: never (default).", rich_help_panel=PANEL),
 ]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="zero|mean",
+        help="What stands for dropped elements: zero (default) or the edge's mean.",
+        rich_help_panel=PANEL,
+    ),
+]
 Codecs = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Codecs to choose from: raw,bitmask,index,run.", rich_help_panel=PANEL),
@@ -64,6 +72,7 @@ def contract_options(
     sensitivity: str | None,
     map_block: int | None,
     period: int | None,
+    fill: str | None,
     codecs: str | None,
     target_file: Path | None,
 ) -> ContractOptions | None:
@@ -71,10 +80,10 @@ def contract_options(
 
     Raises: CompileError SCC087.
     """
-    others = (calibration, sensitivity, map_block, period, codecs, target_file)
+    others = (calibration, sensitivity, map_block, period, fill, codecs, target_file)
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
-    from sparsecc.contracts.contract import MAX_PERIOD_TILES
+    from sparsecc.contracts.contract import FILLS, MAX_PERIOD_TILES
     from sparsecc.contracts.options import ContractOptions
 
     given = {name: share for name, share in budgets.items() if share is not None}
@@ -96,6 +105,8 @@ def contract_options(
             f"--period is {period}, expected a number of tiles from 0 to {MAX_PERIOD_TILES}",
             "with 0, or without the option, k never moves",
         )
+    if fill is not None and fill not in FILLS:
+        raise unusable(f"there is no fill '{fill}'", suggest(fill, [*FILLS]))
     return ContractOptions(
         calibration=calibration,
         bytes=given.get("--bytes-budget"),
@@ -104,6 +115,7 @@ def contract_options(
         form=sensitivity or SENSITIVITIES[0],
         map_block=map_block,
         period=period or 0,
+        fill=fill or FILLS[0],
         codecs=_codecs(codecs) if codecs is not None else (),
         target_file=target_file,
     )

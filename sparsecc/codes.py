@@ -512,6 +512,12 @@ CODES: dict[str, Code] = {
         " than the period.",
         "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
     ),
+    "SCC124": Code(
+        "nothing to fill or update with",
+        "--fill mean needs calibration data. --update-maps needs maps that were measured on them, and room for them a "
+        "second time in the unit's memory.",
+        "Give --calibration, or a greater --map-block; or leave the option out.",
+    ),
 }
 
 

@@ -92,13 +92,25 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
     assert options(cli, asked, "--target", "scu", "--bytes-budget", "0.3") == ContractOptions(bytes=0.3)
     assert options(cli, asked, "--target", "scu", "--accuracy-budget", "0") == ContractOptions(accuracy=0)
     assert options(cli, asked, "--keep", "0.5") == ContractOptions(keep=0.5)  # the api refuses it for target cpu
-    everything = ("--calibration", "c.npz", "--target-file", "my.toml", "--map-block", "8", "--period", "16")
+    everything = (
+        "--calibration",
+        "c.npz",
+        "--target-file",
+        "my.toml",
+        "--map-block",
+        "8",
+        "--period",
+        "16",
+        "--fill",
+        "mean",
+    )
     names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
         map_block=8,
         period=16,
+        fill="mean",
         codecs=("raw", "index"),
         target_file=Path("my.toml"),
     )
@@ -124,6 +136,7 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         (["--map-block", "0"],
          "--map-block is 0, expected a number of neurons from 1\n"
          "  help: leave it out for the least that fits the unit's memory"),
+        (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
         (["--period", "-1"],
          "--period is -1, expected a number of tiles from 0 to 65535\n"
          "  help: with 0, or without the option, k never moves"),

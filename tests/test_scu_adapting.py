@@ -1,4 +1,4 @@
-"""Target scu where contracts adapt to the input, on LeNet-5: k that moves."""
+"""Target scu where contracts adapt to the input, on LeNet-5: k that moves, means as fill."""
 
 from __future__ import annotations
 
@@ -68,3 +68,12 @@ def test_a_sample_does_not_depend_on_the_one_before(moving: Artifact) -> None:
         for engine in engines
     )
     np.testing.assert_allclose(plain, unit, rtol=1e-5, atol=1e-5)
+
+
+def test_dropped_elements_become_the_mean(tmp_path: Path) -> None:
+    artifact = compiled(tmp_path, keep=0.25, fill="mean")
+    verdicts = verify(artifact)
+    assert all(v.ok and v.max_relative_error is not None and v.max_relative_error < 1e-5 for v in verdicts)
+    code = open_unit(artifact).program.code
+    for op in (Op.SEND, Op.RECV):
+        assert len({d.fill for d in code if d.op == op and d.k < d.tile_n}) == 4  # each edge has its own

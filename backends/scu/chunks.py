@@ -50,6 +50,7 @@ class Sending:
     codecs: Sequence[Codec]
     lossless: bool
     first_entry: int | None
+    fill: int  # field of SEND and RECV
     register: int
     where: Where | None
 

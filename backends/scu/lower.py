@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import fx
 from torch._ops import OpOverload
@@ -322,7 +323,14 @@ class _Lowering:
                 )
             blocks = self._buffer(f"{source.name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
-            fields |= {"tiles": chunk.tiles, "run_bytes": chunk.bytes, "reps1": 1, "reps2": 1, "tag": number}
+            fields |= {
+                "fill": sending.fill,
+                "tiles": chunk.tiles,
+                "run_bytes": chunk.bytes,
+                "reps1": 1,
+                "reps2": 1,
+                "tag": number,
+            }
             sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes, **chunk.more}
             self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=source.name))
             for there in received:
@@ -352,9 +360,15 @@ class _Lowering:
             codecs=self.codecs,
             lossless=self.lossless,
             first_entry=self._map_entries(node, elems, numbers) if numbers else None,
+            fill=self._fill(node) if numbers else 0,
             register=len(self.contracts) % self.target.command.contracts,
             where=where(node),
         )
+
+    def _fill(self, node: fx.Node) -> int:
+        """The upper 16 bits; the lower are 0 (contracts.fill_in_16_bits)."""
+        value = self.static.constants[cast(fx.Node, node.args[2])].numpy()
+        return int(value.view(np.uint32)[0]) >> 16
 
     def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
         """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""

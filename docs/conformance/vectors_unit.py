@@ -238,7 +238,18 @@ def moving() -> Iterator[Vector]:
     )
     shared = {"dtype": FLOAT16, "codec": BITMASK, "k": 5, "tile_n": 16, "tiles": 2, "run_bytes": 8}
     code = program(
-        descriptor(Op.SEND, **shared, src=TILE0 + 100, dst=LINK, dst_st1=96, reps1=4, reps2=2, src_st1=-32, src_st2=8),
+        descriptor(
+            Op.SEND,
+            **shared,
+            src=TILE0 + 100,
+            dst=LINK,
+            dst_st1=96,
+            reps1=4,
+            reps2=2,
+            src_st1=-32,
+            src_st2=8,
+            fill=0x3C00,
+        ),
         descriptor(Op.RECV, **shared, src=LINK, src_st1=96, dst=TILE1, reps1=8, dst_st1=24, fill=0x3C00),
         config=[(0x504, 0x3000), (0x514, 6)],
     )

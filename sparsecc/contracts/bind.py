@@ -22,7 +22,7 @@ def bind(module: fx.GraphModule, node: fx.Node, contract: Contract, measured: Se
     channels-last   y  ->  permute  ->  keep_top  ->  permute  ->  clone (contiguous)
     """
     readers = list(node.users)
-    fill = _buffer(module, node, "fill", torch.full((1,), contract.key.zero_point, dtype=_value(node).dtype))
+    fill = _buffer(module, node, "fill", torch.full((1,), contract.dropped, dtype=_value(node).dtype))
     sensitivity = _buffer(module, node, "sensitivity", torch.from_numpy(measured.gradient.copy()))
     keep_top, arguments = op_of(contract), (sensitivity, fill, *attributes(contract).values())
     rank, axis = _value(node).dim(), contract.axis

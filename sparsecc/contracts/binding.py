@@ -39,7 +39,7 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
         if contract.keeps_everything:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
-        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
+        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.dropped, dtype=value.dtype))
         sent = _insert(program, edge.node, contract, s, fill)
         for reader in edge.readers:
             arrived = _moved(program, reader, sent, -1, contract.axis, edge.node) if _turned(contract) else sent

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, cast, get_type_hints
 
 import numpy as np
+import torch
 
 from sparsecc.diagnostics import CompileError, Diagnostic, Where
 
@@ -62,7 +63,8 @@ class Contract:
     period: int = 0  # tiles
     margin_lo_q16: int = 0
     margin_hi_q16: int = 0
-    fill: str = "zero"  # int8: the zero point. "mean": of calibration data, per channel
+    fill: str = "zero"  # int8: the zero point. "mean": fill_value, the mean of calibration data
+    fill_value: float = 0.0
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
     codec: str = "bitmask"
     order: str = "rows"
@@ -87,6 +89,11 @@ class Contract:
     def keeps_everything(self) -> bool:
         """Whether the edge travels whole, as without a contract."""
         return self.share_lo_q16 == WHOLE
+
+    @property
+    def dropped(self) -> float:
+        """What stands for dropped elements."""
+        return self.fill_value if self.fill == "mean" else self.key.zero_point
 
     @property
     def moves(self) -> Moves:
@@ -118,7 +125,7 @@ def transmit(
     else:
         kept = select(keys, contract.share_q16, contract.tile_elems, selector)
     if fill is None:
-        fill = np.array([contract.key.zero_point], x.dtype)
+        fill = np.array([contract.dropped], x.dtype)
     values, sent = fill_dropped(flat, kept, fill, contract.skip_zero)
     return values.reshape(x.shape), sent.reshape(x.shape)
 
@@ -167,12 +174,25 @@ def _mistakes(contract: Contract) -> Iterator[str]:
         yield "there are margins, but period 0 never compares with them"
     if contract.fill not in FILLS:
         yield f"fill '{contract.fill}' is none of {', '.join(FILLS)}"
+    elif contract.fill_value != fill_in_16_bits(contract.key.dtype, contract.fill_value):
+        yield f"a fill of {contract.fill_value!r} is not one of the {key.dtype} numbers that 16 bits tell"
+    elif contract.fill == "zero" and contract.fill_value:
+        yield f"fill 'zero' has the value {contract.fill_value!r}"
     if contract.order not in ORDERS:
         yield f"order '{contract.order}' is none of {', '.join(ORDERS)}"
     if contract.codec not in CODECS:
         yield f"codec '{contract.codec}' is none of {', '.join(CODECS)}"
     if contract.codec == "run" and not contract.skip_zero:
         yield "codec 'run' is for payloads of varying length, which need skip_zero"
+
+
+def fill_in_16_bits(dtype: str, value: float) -> float:
+    """The number nearest to ``value`` that field ``fill`` of a descriptor can tell: of float32 its upper 16 bits."""
+    if dtype == "int8":
+        return float(min(127, max(-128, round(value)))) if np.isfinite(value) else 0.0
+    kind = torch.float16 if dtype == "float16" else torch.bfloat16
+    rounded = torch.tensor(value, dtype=torch.float32).to(kind).item()
+    return float(rounded) if np.isfinite(rounded) else 0.0
 
 
 def check_contract_fits(

@@ -208,9 +208,9 @@ def attributes(contract: Contract, fill_block: int = 1) -> dict[str, int]:
 def transmit(
     x: Tensor, sensitivity: Tensor, contract: Contract, fill: Tensor | None = None, fill_block: int = 1
 ) -> Tensor:
-    """What arrives of x: ``contract.transmit`` in torch. Without a fill, dropped elements are 0 or the zero point."""
+    """What arrives of x: ``contract.transmit`` in torch. Without a fill, dropped elements are the contract's."""
     if fill is None:
-        fill = x.new_full((1,), contract.key.zero_point)
+        fill = x.new_full((1,), contract.dropped)
     last = contract.order == "channels-last"
     ordered = x.movedim(contract.axis, -1) if last else x
     arrived: Tensor = op_of(contract)(ordered, sensitivity, fill, *attributes(contract, fill_block).values())

@@ -26,6 +26,7 @@ class ContractOptions:
     form: str = "taylor"
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
+    fill: str = "zero"  # "mean": of each edge, over the calibration data
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
     settled: tuple[Mapping[str, Contract], Mapping[str, SensitivityMap]] | None = None

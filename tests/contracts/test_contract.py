@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsecc.contracts import Contract, Key, check_contract, check_contract_fits, from_json, to_json
+from sparsecc.contracts import Contract, Key, check_contract, check_contract_fits, from_json, to_json, transmit
+from sparsecc.contracts.contract import fill_in_16_bits
 from sparsecc.contracts.keys import DTYPES
 from sparsecc.diagnostics import CompileError
 
@@ -46,6 +48,7 @@ def test_json_is_as_published() -> None:
                 "margin_lo_q16": 50_000,
                 "margin_hi_q16": 60_000,
                 "fill": "zero",
+                "fill_value": 0.0,
                 "skip_zero": False,
                 "codec": "bitmask",
                 "order": "rows",
@@ -77,6 +80,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"period": 0, "margin_lo_q16": 0, "margin_hi_q16": 0}, "the share has room to move, but period 0 never moves it"),
     ({"fill": "median"}, "fill 'median' is none of zero, mean"),
+    ({"fill": "mean", "fill_value": 0.1}, "a fill of 0.1 is not one of the float32 numbers that 16 bits tell"),
+    ({"fill_value": 0.5}, "fill 'zero' has the value 0.5"),
     ({"order": "columns"}, "order 'columns' is none of rows, channels-last"),
     ({"codec": "huffman"}, "codec 'huffman' is none of raw, bitmask, index, run"),
     ({"codec": "run"}, "codec 'run' is for payloads of varying length, which need skip_zero"),
@@ -94,6 +99,29 @@ def test_values_out_of_range(change: dict[str, Any], message: str) -> None:
     assert str(finding) == (
         f"error[SCC043]: contract on conv1: {message}\n  help: negotiate the contracts again: compile the model again"
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "rounded"),
+    [
+        ("float32", 0.1, 0.10009765625),
+        ("float32", 1.00390625, 1.0),  # to even
+        ("bfloat16", -3.0, -3.0),
+        ("float16", 0.1, 0.0999755859375),
+        ("int8", 3.7, 4.0),
+        ("int8", 300.0, 127.0),
+        ("float32", float("nan"), 0.0),
+        ("float16", 1e9, 0.0),
+    ],
+)
+def test_fills_have_16_bits(dtype: str, value: float, rounded: float) -> None:
+    assert fill_in_16_bits(dtype, value) == rounded
+    contract = replace(GOOD, key=Key(dtype), fill="mean", fill_value=rounded)
+    assert list(check_contract(contract)) == []
+    x = np.zeros((1, 1024), np.float32 if dtype == "bfloat16" else dtype)
+    if dtype != "bfloat16":  # numpy has none
+        arrived, sent = transmit(x, np.ones(1, np.uint8), contract)
+        assert set(arrived[~sent].tolist()) == {rounded}
 
 
 def test_contract_and_edge() -> None:

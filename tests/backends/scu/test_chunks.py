@@ -24,7 +24,7 @@ MOVING_K = FIXED_K | {
 
 def sending(numbers: dict[str, int], **more: Any) -> Sending:
     usual: dict[str, Any] = {"name": "relu", "rows": 2, "elems": 300, "tile_elems": 128, "codecs": FIXED}
-    usual |= {"lossless": False, "first_entry": None, "register": 3, "where": None}
+    usual |= {"lossless": False, "first_entry": None, "fill": 0, "register": 3, "where": None}
     return Sending(numbers=numbers, **usual | more)
 
 

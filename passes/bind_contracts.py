@@ -10,7 +10,7 @@ from typing import Literal, cast
 from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import Calibration, from_arrays, load
-from sparsecc.contracts.fills import verify_fill
+from sparsecc.contracts.fills import verify_fill, verify_update
 from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
@@ -43,6 +43,7 @@ class BindContracts:
         budget = budget_of(options)
         verify_period(options.period, calibrated=options.calibration is not None)
         verify_fill(options.fill, calibrated=options.calibration is not None)
+        verify_update(options.update_maps, calibrated=options.calibration is not None)
         if options.settled:
             contracts, maps = options.settled
             insert_contracts(program, contracts, maps)

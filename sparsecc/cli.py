@@ -90,6 +90,7 @@ def compile(  # noqa: A001  the command's name
     map_block: cli_contracts.MapBlock = None,
     period: cli_contracts.Period = None,
     fill: cli_contracts.Fill = None,
+    update_maps: cli_contracts.UpdateMaps = False,
     codecs: cli_contracts.Codecs = None,
     target_file: cli_contracts.TargetFile = None,
     quiet: Quiet = False,
@@ -112,6 +113,7 @@ def compile(  # noqa: A001  the command's name
             map_block,
             period,
             fill,
+            update_maps,
             codecs,
             target_file,
         )

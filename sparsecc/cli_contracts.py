@@ -54,6 +54,10 @@ Fill = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+UpdateMaps = Annotated[
+    bool,
+    typer.Option("--update-maps", help="Renew sensitivity maps from what crosses the link.", rich_help_panel=PANEL),
+]
 Codecs = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Codecs to choose from: raw,bitmask,index,run.", rich_help_panel=PANEL),
@@ -73,6 +77,7 @@ def contract_options(
     map_block: int | None,
     period: int | None,
     fill: str | None,
+    update_maps: bool,
     codecs: str | None,
     target_file: Path | None,
 ) -> ContractOptions | None:
@@ -80,7 +85,7 @@ def contract_options(
 
     Raises: CompileError SCC087.
     """
-    others = (calibration, sensitivity, map_block, period, fill, codecs, target_file)
+    others = (calibration, sensitivity, map_block, period, fill, update_maps or None, codecs, target_file)
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
     from sparsecc.contracts.contract import FILLS, MAX_PERIOD_TILES
@@ -116,6 +121,7 @@ def contract_options(
         map_block=map_block,
         period=period or 0,
         fill=fill or FILLS[0],
+        update_maps=update_maps,
         codecs=_codecs(codecs) if codecs is not None else (),
         target_file=target_file,
     )

@@ -103,6 +103,7 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         "16",
         "--fill",
         "mean",
+        "--update-maps",
     )
     names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
     assert options(cli, asked, *everything, *names) == ContractOptions(
@@ -111,6 +112,7 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         map_block=8,
         period=16,
         fill="mean",
+        update_maps=True,
         codecs=("raw", "index"),
         target_file=Path("my.toml"),
     )
@@ -248,6 +250,15 @@ def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, 
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
     assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
         "error[SCC071]: input 'x' has shape"
+    )
+
+
+def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    assert cli("simulate", artifact, "--maps", tmp_path / "maps", "--quiet") == Result(
+        2,
+        "",
+        f"error[SCC124]: the program of {artifact} renews no maps\n"
+        "  help: compile the model with --update-maps, or leave out --maps\n",
     )
 
 

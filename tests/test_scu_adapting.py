@@ -1,18 +1,26 @@
-"""Target scu where contracts adapt to the input, on LeNet-5: k that moves, means as fill."""
+"""Target scu where contracts adapt to the input, on LeNet-5: k that moves, means as fill, maps that are renewed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from command_line import Cli
+from programs import program, run
+from torch import fx
 
 import sparsecc
+from sparsecc import pipelines
 from sparsecc.artifact import Artifact
 from sparsecc.backends.onnxruntime.session import Engine, open_session, verify
 from sparsecc.backends.scu.descriptor import Flag, Op
 from sparsecc.backends.scu.host import open_unit
+from sparsecc.contracts import SensitivityMap, Settlement
+from sparsecc.contracts.op import KEEP_TOPS
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.models import lenet5
 
@@ -77,3 +85,40 @@ def test_dropped_elements_become_the_mean(tmp_path: Path) -> None:
     code = open_unit(artifact).program.code
     for op in (Op.SEND, Op.RECV):
         assert len({d.fill for d in code if d.op == op and d.k < d.tile_n}) == 4  # each edge has its own
+
+
+def test_maps_are_renewed_from_what_arrives(cli: Cli, tmp_path: Path) -> None:
+    """As SensitivityMap.updated does with the averages of what keep_top gives in torch, from averages of 0."""
+    asked = ContractOptions(
+        calibration={"input_1": DIGITS.numpy(), "labels": LABELS.numpy()}, keep=0.5, update_maps=True
+    )
+    model, example = lenet5.load_pruned(), lenet5.example_inputs()
+    made = sparsecc.compile(model, example, target="scu", dynamic={"batch": 0}, contracts=asked)
+    artifact = made.save(tmp_path / "m.sparsecc")
+    captured = program(model, *example, dynamic={"batch": 0})
+    captured.facts[ContractOptions] = asked
+    bound, _ = run(f"{pipelines.TIDY},bind-contracts", captured)
+    unit = open_unit(artifact)
+    x = DIGITS[3:4]
+    found = unit.updated_maps(unit.simulate({"input_1": x.numpy()}, timing=False))
+    settlement = bound.facts[Settlement]
+    assert len(found) == len(settlement.contracts) == 4
+    replay = fx.Interpreter(bound.module, garbage_collect_values=False)
+    with torch.no_grad():
+        replay.run(x)
+    arrived = {node: value for node, value in replay.env.items() if node.target in KEEP_TOPS}
+    for (edge, renewed), value in zip(found.items(), arrived.values(), strict=True):
+        measured = settlement.measured[edge]
+        rows = value.numpy().reshape(-1, len(measured.gradient) * measured.block)
+        counts = np.floor(np.abs(rows.astype(np.float64)) * 256).astype(np.int64)
+        by_entry = counts.reshape(len(rows), -1, measured.block).transpose(1, 0, 2).reshape(len(measured.gradient), -1)
+        start = replace(measured, activation=np.zeros(len(by_entry), np.uint16), activation_unit=1 / 256)
+        expected = start.updated((by_entry.sum(1) // by_entry.shape[1]).astype(np.uint16))
+        np.testing.assert_array_equal(renewed.sensitivity, expected.sensitivity)
+        np.testing.assert_array_equal(renewed.activation, expected.activation)
+        np.testing.assert_array_equal(renewed.gradient, measured.gradient)
+        assert len(set(renewed.sensitivity.tolist())) > 2
+    assert all(v.ok for v in verify(artifact))
+    assert cli("simulate", artifact.path, "--maps", tmp_path / "maps", "--quiet").status == 0
+    assert {path.stem for path in (tmp_path / "maps").iterdir()} == set(found)
+    assert all(SensitivityMap.load(path).sensitivity.max() == 255 for path in (tmp_path / "maps").iterdir())

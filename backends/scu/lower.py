@@ -6,7 +6,7 @@ another stage reads goes over the link: with a contract as blocks of its k, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,7 +15,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from sparsecc.contracts import spread
+from sparsecc.contracts import SensitivityMap
+from sparsecc.contracts.keys import Array
 from sparsecc.contracts.op import KEEP_TOPS
 from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
@@ -25,6 +26,7 @@ from .chunks import WIDTH, Sending
 from .codecs import Codec, Dtype
 from .descriptor import Op, Queue
 from .machine import Target
+from .map_space import MapSpace
 from .pieces import chain_granularity, chain_to, piece_of
 from .static import Static, specialise
 from .tasks import Buffer, Call, Part, Task, TaskGraph
@@ -71,18 +73,25 @@ Generate = Callable[[fx.Node], KernelCode]
 
 
 def lower(
-    program: Program, target: Target, generate: Generate, codecs: Sequence[Codec], *, lossless: bool = False
+    program: Program,
+    target: Target,
+    generate: Generate,
+    codecs: Sequence[Codec],
+    *,
+    lossless: bool = False,
+    maps: Mapping[str, SensitivityMap] | None = None,
 ) -> TaskGraph:
     """All that the unit does for one sample.
 
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
-    blocks of varying length, instead of whole.
+    blocks of varying length, instead of whole. ``maps`` of edges are renewed from what arrives (map_updates).
     Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC122 a contract that the codecs
-    cannot carry), and what ``generate`` raises.
+    cannot carry; SCC124 no room to renew maps), and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
-    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless)
+    space = MapSpace(target, maps or {})
+    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless, space)
     lowering.find_chains()
     for node in static.graph.nodes:
         lowering.add(node)
@@ -98,12 +107,12 @@ class _Lowering:
     generate: Generate
     codecs: Sequence[Codec]
     lossless: bool
+    smap: MapSpace
     tasks: list[Task] = field(default_factory=list[Task])
     buffers: dict[str, Buffer] = field(default_factory=dict[str, Buffer])
     places: dict[tuple[fx.Node, int], Part] = field(default_factory=dict[tuple[fx.Node, int], Part])
     constants: bytearray = field(default_factory=bytearray)
     homes: dict[bytes, Part] = field(default_factory=dict[bytes, Part])
-    smap: bytearray = field(default_factory=bytearray)
     chains: dict[fx.Node, list[fx.Node]] = field(default_factory=dict[fx.Node, list[fx.Node]])
     deferred: set[fx.Node] = field(default_factory=set[fx.Node])
     contracts: list[Contract] = field(default_factory=list[Contract])
@@ -138,12 +147,15 @@ class _Lowering:
     def finish(self, program: Program) -> TaskGraph:
         for entry, name in zip(self.meta["outputs"], program.output_names, strict=True):
             entry["name"] = name
+        self.smap.verify()
+        if self.smap.renewed:
+            self.meta["maps"] = self.smap.renewed
         return TaskGraph(
             tuple(self.tasks),
             self.buffers,
             contracts=tuple(self.contracts),
             constants=bytes(self.constants),
-            smap=bytes(self.smap),
+            smap=bytes(self.smap.entries),
             meta=self.meta,
         )
 
@@ -340,6 +352,13 @@ class _Lowering:
                     Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=source.name)
                 )
 
+        edge_name = self.smap.edge_of(source)
+        if sending.numbers and edge_name:
+            row_bytes, update = WIDTH * sending.elems, self.smap.update(edge_name, sending)
+            for row in range(sending.rows):
+                part = Part(received[0].buffer, row * row_bytes, row_bytes)
+                self.tasks.append(Task(f"{edge_name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
+
     def _link_name(self) -> str:
         return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
 
@@ -359,26 +378,15 @@ class _Lowering:
             numbers=numbers,
             codecs=self.codecs,
             lossless=self.lossless,
-            first_entry=self._map_entries(node, elems, numbers) if numbers else None,
-            fill=self._fill(node) if numbers else 0,
+            first_entry=self.smap.ranked(self._constant_of(node, 1), numbers["map_block"], elems) if numbers else None,
+            fill=int(self._constant_of(node, 2).view(np.uint32)[0]) >> 16 if numbers else 0,  # the rest is 0
             register=len(self.contracts) % self.target.command.contracts,
             where=where(node),
         )
 
-    def _fill(self, node: fx.Node) -> int:
-        """The upper 16 bits; the lower are 0 (contracts.fill_in_16_bits)."""
-        value = self.static.constants[cast(fx.Node, node.args[2])].numpy()
-        return int(value.view(np.uint32)[0]) >> 16
-
-    def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
-        """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""
-        sensitivity = self.static.constants[cast(fx.Node, node.args[1])].numpy()
-        if (sensitivity == sensitivity[0]).all() and sensitivity[0]:
-            return None
-        per_element = spread(sensitivity, numbers["map_block"], elems)
-        first = len(self.smap)
-        self.smap += per_element[:: numbers["map_block"]].tobytes()
-        return first
+    def _constant_of(self, node: fx.Node, argument: int) -> Array:
+        value: Array = self.static.constants[cast(fx.Node, node.args[argument])].numpy()
+        return value
 
 
 def is_alias(node: fx.Node) -> bool:

@@ -11,6 +11,7 @@ from torch import fx
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.contracts import keep_elems
 from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.settled import Settlement
 from sparsecc.diagnostics import CompileError, PassBug
 from sparsecc.pass_manager import Note
 from sparsecc.program import Program
@@ -92,6 +93,7 @@ def lower_with_code(program: Program, target: Target, *, lossless: bool = False)
             step("generating kernels", len(kernels), len(kernels))
         return KernelCode(kernel.symbol, kernel.m, kernel.n, kernel.k, kernel.scratch_bytes)
 
-    wanted = (program.fact(ContractOptions) or ContractOptions()).codecs
-    graph = lower(program, target, generate, allowed_codecs(target, wanted), lossless=lossless)
+    options, settlement = program.fact(ContractOptions) or ContractOptions(), program.fact(Settlement)
+    maps = settlement.measured if settlement and options.update_maps else {}
+    graph = lower(program, target, generate, allowed_codecs(target, options.codecs), lossless=lossless, maps=maps)
     return graph, TileCode(c_library_source(kernels.values()), tuple(sorted(kernels)))

@@ -28,6 +28,16 @@ def verify_fill(fill: str, *, calibrated: bool) -> None:
         )
 
 
+def verify_update(update_maps: bool, *, calibrated: bool) -> None:
+    """Raises: CompileError SCC124 for maps that were never measured."""
+    if update_maps and not calibrated:
+        raise CompileError.of(
+            "SCC124",
+            "--update-maps renews maps that were measured on calibration data, and there are none",
+            help="add --calibration calib.npz, samples under the names of the inputs; or leave out --update-maps",
+        )
+
+
 def with_mean_fills(
     program: Program, samples: Calibration, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]
 ) -> dict[str, Contract]:

@@ -27,6 +27,7 @@ class ContractOptions:
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
     fill: str = "zero"  # "mean": of each edge, over the calibration data
+    update_maps: bool = False  # the program renews maps from what it moves
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
     settled: tuple[Mapping[str, Contract], Mapping[str, SensitivityMap]] | None = None

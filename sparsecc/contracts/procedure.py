@@ -112,6 +112,7 @@ def negotiate(
         )
         for edge in cut
     }
+    measured = maps
     if options.routing == "magnitude":
         maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
     whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
@@ -127,7 +128,7 @@ def negotiate(
     )
     settled = with_shares(whole, shares)
     quality = quality_name(loss, calibration.labels)
-    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares))
+    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares), measured)
 
 
 def _receivers(edge: Edge, cut: Sequence[Edge], maps: Mapping[str, SensitivityMap], stages: Stages) -> list[Bytes]:

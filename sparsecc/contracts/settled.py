@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsecc.diagnostics import CompileError
@@ -43,6 +43,7 @@ class EdgeRecord:
 class Settlement:
     """``contracts`` in the order of the edges, ``maps`` by edge; ``dense`` and ``settled`` are of held-out samples.
 
+    ``measured`` are maps with the gradient part that was measured, even where those in ``maps`` route by magnitude.
     ``quality`` names what they count: accuracy, agreement with the dense model, or cosine.
     """
 
@@ -53,6 +54,7 @@ class Settlement:
     quality: str
     dense: Estimate
     settled: Estimate
+    measured: Mapping[str, SensitivityMap] = field(default_factory=dict[str, SensitivityMap])
 
     @property
     def dense_bytes(self) -> int:

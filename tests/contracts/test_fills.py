@@ -8,7 +8,7 @@ import torch
 from sparsecc.contracts import Budget, Options, negotiate
 from sparsecc.contracts.calibration import split
 from sparsecc.contracts.contract import fill_in_16_bits
-from sparsecc.contracts.fills import verify_fill
+from sparsecc.contracts.fills import verify_fill, verify_update
 from sparsecc.contracts.replay import Replay
 from sparsecc.diagnostics import CompileError
 
@@ -40,4 +40,15 @@ def test_means_need_calibration_data() -> None:
         "error[SCC124]: --fill mean puts the mean of an edge in place of what is dropped, which calibration data tell, "
         "and there are none\n"
         "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --fill"
+    )
+
+
+def test_updates_need_maps() -> None:
+    verify_update(False, calibrated=False)
+    verify_update(True, calibrated=True)
+    with pytest.raises(CompileError) as caught:
+        verify_update(True, calibrated=False)
+    assert str(caught.value) == (
+        "error[SCC124]: --update-maps renews maps that were measured on calibration data, and there are none\n"
+        "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --update-maps"
     )

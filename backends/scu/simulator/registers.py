@@ -101,6 +101,9 @@ class MapAverages:
         self._gradient[span] = entries
         self._average[span] = 0
 
+    def values(self) -> bytes:
+        return self._average.astype("<u2").tobytes()
+
     def update(self, first: int, block: int, distances: npt.NDArray[np.float64]) -> None:
         """``distances`` are |x - zero point| in traversal order, exact; NaN counts as the greatest."""
         fixed = np.fmin(np.floor(distances * UNIT), MAX_AVERAGE)

@@ -72,7 +72,7 @@ def test_a_sample_does_not_depend_on_the_one_before(moving: Artifact) -> None:
     """onnxruntime takes both at once, the unit one after the other."""
     engines: tuple[Engine, ...] = ("onnxruntime", "scu")
     plain, unit = (
-        np.asarray(open_session(moving, engine, threads=1).run({"input_1": DIGITS[:16].numpy()})["output"])
+        np.asarray(open_session(moving, engine, threads=1).run({"input_1": DIGITS[:16].numpy()})["output"], np.float32)
         for engine in engines
     )
     np.testing.assert_allclose(plain, unit, rtol=1e-5, atol=1e-5)

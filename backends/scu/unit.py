@@ -94,6 +94,6 @@ def lower_with_code(program: Program, target: Target, *, lossless: bool = False)
         return KernelCode(kernel.symbol, kernel.m, kernel.n, kernel.k, kernel.scratch_bytes)
 
     options, settlement = program.fact(ContractOptions) or ContractOptions(), program.fact(Settlement)
-    maps = settlement.measured if settlement and options.update_maps else {}
+    maps = settlement.measured if settlement and options.update_maps else None
     graph = lower(program, target, generate, allowed_codecs(target, options.codecs), lossless=lossless, maps=maps)
     return graph, TileCode(c_library_source(kernels.values()), tuple(sorted(kernels)))

@@ -75,12 +75,10 @@ def test_engines_agree_on_a_k_that_moves(dtype: str, kind: str, elems: int) -> N
 
 
 def test_k_moves_as_the_text_says() -> None:
-    """Of tiles of 4 whose keys are 8, 4, 2, 1 times a power of two, the first k hold 8/15, 12/15, 14/15, 15/15."""
-    tile = 2.0 ** np.arange(4) * 2.0**-8  # float16: the keys are exponents, so ask for the plain values of int8
-    x = np.rint(tile * 2**8).astype(np.int8)[None].repeat(6, 0).reshape(1, 24)
+    """Of tiles whose keys are 255 times 1, 2, 4, 8, the first k hold 8/15, 12/15, 14/15, 15/15."""
+    x = np.tile(np.array([1, 2, 4, 8], np.int8), 6)[None]
     s, quarter = np.full(1, 255, np.uint8), 1 << 14
-    shares = {"share_q16": 2 * quarter, "share_lo_q16": quarter, "share_hi_q16": 3 * quarter}
-    falls = Contract("x", Key("int8"), **shares, tile_elems=4, period=2, margin_lo_q16=0, margin_hi_q16=40_000)
+    falls = Contract("x", Key("int8"), 2 * quarter, quarter, 3 * quarter, 4, period=2, margin_hi_q16=40_000)
     rises = replace(falls, margin_lo_q16=60_000, margin_hi_q16=65_535)
     stays = replace(falls, margin_lo_q16=52_428, margin_hi_q16=52_428)  # 12/15 is just that
     for contract, counts in ((falls, [2, 2, 1, 1, 1, 1]), (rises, [2, 2, 3, 3, 3, 3]), (stays, [2] * 6)):

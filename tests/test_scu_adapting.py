@@ -19,7 +19,7 @@ from sparsecc.artifact import Artifact
 from sparsecc.backends.onnxruntime.session import Engine, open_session, verify
 from sparsecc.backends.scu.descriptor import Flag, Op
 from sparsecc.backends.scu.host import open_unit
-from sparsecc.contracts import SensitivityMap, Settlement
+from sparsecc.contracts import SensitivityMap, Settled, Settlement, load_contracts
 from sparsecc.contracts.op import KEEP_TOPS
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.models import lenet5
@@ -31,9 +31,9 @@ def compiled(folder: Path, **options: Any) -> Artifact:
     """On a machine whose tiles are so short that the edges of LeNet-5 have many."""
     target = folder / "short.toml"
     target.write_text('extends = "scu-v1"\nname = "scu-v1-short"\n[selector]\ntile_elems = 64\n')
-    asked = ContractOptions(
-        calibration={"input_1": DIGITS.numpy(), "labels": LABELS.numpy()}, target_file=target, **options
-    )
+    if "settled" not in options:
+        options |= {"calibration": {"input_1": DIGITS.numpy(), "labels": LABELS.numpy()}}
+    asked = ContractOptions(target_file=target, **options)
     artifact = sparsecc.compile(
         lenet5.load_pruned(), lenet5.example_inputs(), target="scu", dynamic={"batch": 0}, contracts=asked
     )
@@ -87,6 +87,17 @@ def test_dropped_elements_become_the_mean(tmp_path: Path) -> None:
         assert len({d.fill for d in code if d.op == op and d.k < d.tile_n}) == 4  # each edge has its own
 
 
+def test_contracts_that_move_and_fill_are_taken_up_again(tmp_path: Path) -> None:
+    first = compiled(tmp_path, keep=0.43, period=1, fill="mean")
+    contracts, _ = load_contracts(first.path)
+    assert {c.fill for c in contracts} == {"mean"}
+    assert {c.period for c in contracts} == {0, 1}
+    (tmp_path / "again").mkdir()
+    again = compiled(tmp_path / "again", settled=first.path)
+    for name in ("model.onnx", "scu/program.scu", "scu/contracts/contracts.json"):
+        assert again.file(name).read_bytes() == first.file(name).read_bytes()
+
+
 def test_maps_are_renewed_from_what_arrives(cli: Cli, tmp_path: Path) -> None:
     """As SensitivityMap.updated does with the averages of what keep_top gives in torch, from averages of 0."""
     asked = ContractOptions(
@@ -101,7 +112,8 @@ def test_maps_are_renewed_from_what_arrives(cli: Cli, tmp_path: Path) -> None:
     unit = open_unit(artifact)
     x = DIGITS[3:4]
     found = unit.updated_maps(unit.simulate({"input_1": x.numpy()}, timing=False))
-    settlement = bound.facts[Settlement]
+    settlement = bound.facts[Settled]
+    assert isinstance(settlement, Settlement)
     assert len(found) == len(settlement.contracts) == 4
     replay = fx.Interpreter(bound.module, garbage_collect_values=False)
     with torch.no_grad():

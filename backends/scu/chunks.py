@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsecc.contracts import keep_elems
 from sparsecc.diagnostics import CompileError, Where
 
-from .codecs import Codec, Dtype, smallest, worst_case_bytes
+from .codecs import Codec, Dtype, smallest_exact, worst_case_bytes
 from .descriptor import Flag
 from .unit_program import Contract
 
@@ -68,7 +68,7 @@ class Sending:
     def chunks(self, room: int) -> Iterator[Chunk]:
         """Runs whose blocks fit ``room``. A sample's last tile may be shorter: its k never moves.
 
-        Raises: CompileError SCC122 where only RAW is allowed, which sends what the contract drops.
+        Raises: CompileError SCC120 where only RAW is allowed, which sends what the contract drops.
         """
         for row in range(self.rows):
             start = 0
@@ -95,14 +95,15 @@ class Sending:
         if self.lossless and k == n:
             return Codec.BITMASK
         allowed = [codec for codec in self.codecs if codec != Codec.RAW] if moves else self.codecs
-        codec = smallest(n, k, Dtype.FLOAT32, allowed or self.codecs)
-        if codec == Codec.RAW and (k < n or moves):
+        codec = smallest_exact(n, k, Dtype.FLOAT32, allowed)
+        if codec is None:
+            names = ", ".join(codec.name.lower() for codec in self.codecs) or "none"
             raise CompileError.of(
-                "SCC122",
-                f"the contract on {self.name} keeps {k} of {n} elements of a tile, but codec raw, the only one "
-                "allowed, sends them all",
+                "SCC120",
+                f"the contract on {self.name} keeps {k} of {n} elements, and no codec allowed ({names}) leaves "
+                "elements out",
                 where=self.where,
-                help="allow bitmask or index too (--codecs, or codecs of the target file)",
+                help="allow bitmask or index (--codecs), on a target that has them",
             )
         return codec
 

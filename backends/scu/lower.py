@@ -16,6 +16,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from sparsecc.contracts import SensitivityMap
+from sparsecc.contracts.binding import EDGE
 from sparsecc.contracts.keys import Array
 from sparsecc.contracts.op import KEEP_TOPS
 from sparsecc.contracts.stages import Edge, assign_stages, edges
@@ -85,8 +86,8 @@ def lower(
 
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
     blocks of varying length, instead of whole. ``maps`` of edges are renewed from what arrives (map_updates).
-    Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC122 a contract that the codecs
-    cannot carry; SCC124 no room to renew maps), and what ``generate`` raises.
+    Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC120 a contract that no codec
+    carries; SCC124 no room to renew maps), and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
@@ -314,8 +315,9 @@ class _Lowering:
     def _send_and_receive(self, edge: Edge, source: fx.Node, received: Sequence[Part]) -> None:
         link, tile = self.target.the("link"), self._tile(source)
         number = len(self.meta["edges"])
-        self.meta["edges"].append(source.name)
-        sending = self._sending(edge, _bytes(source.meta["val"]))
+        name: str = edge.node.meta.get(EDGE, source.name)
+        self.meta["edges"].append(name)
+        sending = self._sending(edge, name, _bytes(source.meta["val"]))
         chunks = list(sending.chunks(link.bytes // CHUNKS_IN_LINK))
         entry = len(self.contracts)
         if sending.moves:
@@ -330,39 +332,28 @@ class _Lowering:
         for i, (chunk, part) in enumerate(zip(chunks, parts, strict=True)):
             if chunk.opens:
                 load = {"contract": sending.register, "k": entry, "tag": number}
-                self.tasks.append(
-                    Task(f"{source.name}:contract{i}", Op.CONTRACT, Queue.CONFIG, fields=load, edge=source.name)
-                )
+                self.tasks.append(Task(f"{source.name}:contract{i}", Op.CONTRACT, Queue.CONFIG, fields=load, edge=name))
             blocks = self._buffer(f"{source.name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
-            fields |= {
-                "fill": sending.fill,
-                "tiles": chunk.tiles,
-                "run_bytes": chunk.bytes,
-                "reps1": 1,
-                "reps2": 1,
-                "tag": number,
-            }
+            fields |= {"fill": sending.fill, "tiles": chunk.tiles, "run_bytes": chunk.bytes}
+            fields |= {"reps1": 1, "reps2": 1, "tag": number}
             sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes, **chunk.more}
-            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=source.name))
+            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=name))
             for there in received:
                 arrives = Part(there.buffer, chunk.start, chunk.bytes)
                 held = fields | {"src_st1": chunk.block_bytes}
-                self.tasks.append(
-                    Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=source.name)
-                )
+                self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
 
-        edge_name = self.smap.edge_of(source)
-        if sending.numbers and edge_name:
-            row_bytes, update = WIDTH * sending.elems, self.smap.update(edge_name, sending)
+        if sending.numbers and name in self.smap.maps:
+            row_bytes, update = WIDTH * sending.elems, self.smap.update(sending)
             for row in range(sending.rows):
                 part = Part(received[0].buffer, row * row_bytes, row_bytes)
-                self.tasks.append(Task(f"{edge_name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
+                self.tasks.append(Task(f"{name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
 
     def _link_name(self) -> str:
         return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
 
-    def _sending(self, edge: Edge, bytes_: int) -> Sending:
+    def _sending(self, edge: Edge, name: str, bytes_: int) -> Sending:
         node, rows, elems, numbers = edge.node, 1, bytes_ // WIDTH, dict[str, int]()
         if node.target in KEEP_TOPS:
             names = KEEP_TOPS[cast(OpOverload, node.target)]
@@ -371,7 +362,7 @@ class _Lowering:
             rows = shape[: numbers["axis"]].numel()
             elems //= rows
         return Sending(
-            name=edge.name,
+            name=name,
             rows=rows,
             elems=elems,
             tile_elems=min(numbers.get("tile_elems", self.target.selector.tile_elems), elems),

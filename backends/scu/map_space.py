@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import fx
 
 from sparsecc.contracts import SensitivityMap, spread
 from sparsecc.contracts.keys import Bytes
@@ -36,17 +34,11 @@ class MapSpace:
         self.entries += spread(sensitivity, block, elems)[::block].astype(np.uint8).tobytes()
         return first
 
-    def edge_of(self, source: fx.Node) -> str | None:
-        """The edge whose map is to be renewed: what is sent, or what was permuted to be."""
-        while source.name not in self.maps and source.target is torch.ops.aten.permute.default:
-            source = source.all_input_nodes[0]
-        return source.name if source.name in self.maps else None
-
-    def update(self, edge: str, sending: Sending) -> dict[str, int]:
+    def update(self, sending: Sending) -> dict[str, int]:
         """The fields of an SMAP_UPD of a sample, with new entries for it, loaded with the gradient part."""
-        gradient, block = self.maps[edge].gradient, self.maps[edge].block
+        gradient, block = self.maps[sending.name].gradient, self.maps[sending.name].block
         first = len(self.entries)
-        self.renewed.append({"edge": edge, "first": first, "entries": len(gradient), "block": block})
+        self.renewed.append({"edge": sending.name, "first": first, "entries": len(gradient), "block": block})
         self.entries += gradient.tobytes()
         return update_fields(sending.elems, len(gradient), block, self.target.selector.tile_elems) | {"smap": first}
 

@@ -17,9 +17,10 @@ from torch.export import Dim
 
 from sparsecc.capture import quiet, widen
 from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program
 
-from .bind import bind
-from .contract import Contract, check_contract_fits
+from .binding import insert_contracts
+from .contract import Contract
 from .maps import SensitivityMap
 from .stages import assign_stages, edges
 
@@ -57,7 +58,8 @@ class Contracted(nn.Module):
 
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
         def wide(x: object) -> object:
-            return widen(x, self._axes) if isinstance(x, Tensor) else x
+            # a copy: of a view, torch would guard the tensor behind it, which the next call may not have
+            return widen(x, self._axes).detach().clone() if isinstance(x, Tensor) else x
 
         def free(x: object) -> object:
             return {a: Dim.DYNAMIC for a in self._axes if a < x.dim()} if isinstance(x, Tensor) else None
@@ -86,23 +88,11 @@ class Contracted(nn.Module):
                 help="apply contracts to the model that they were settled for",
             )
         pairs = list(zip(cut, self.contracts, strict=True))
-        findings = [
-            finding
-            for edge, contract in pairs
-            for finding in check_contract_fits(
-                contract,
-                # a map never spans an axis of open size
-                [size if isinstance(size, int) else 1 for size in edge.node.meta["val"].shape],
-                str(edge.node.meta["val"].dtype).removeprefix("torch."),
-                len(self.maps[contract.edge].gradient),
-            )
-        ]
-        if findings:
-            raise CompileError(findings)
-        for edge, contract in pairs:
-            if not contract.keeps_everything:
-                bind(module, edge.node, contract, self.maps[contract.edge])
-        module.recompile()
+        insert_contracts(
+            Program(module, (), ()),
+            {edge.name: contract for edge, contract in pairs},
+            {edge.name: self.maps[contract.edge] for edge, contract in pairs},
+        )
 
 
 def apply(

@@ -126,15 +126,17 @@ def test_axis_is_where_a_sample_begins() -> None:
         np.testing.assert_array_equal(in_onnxruntime(x, s, contract, fill, 1), y.numpy())
 
 
-def test_gradient_is_straight_through() -> None:
-    """d(sum of c * y) / dx = c everywhere, for kept and dropped elements."""
+@pytest.mark.parametrize("period", [0, 2])
+def test_gradient_passes_what_is_sent(period: int) -> None:
+    """d(sum of c * y) / dx = c where x is kept, 0 where it is dropped."""
     x = torch.randn(2, 3, 5, requires_grad=True)
     c = torch.randn(2, 3, 5)
-    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), Contract.fixed("x", Key("float32"), 30_000))
+    contract = replace(Contract.fixed("x", Key("float32"), 30_000, tile_elems=3), period=period)
+    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), contract)
     torch.autograd.backward((y * c).sum())
     assert 0 < int((y == 0).sum()) < y.numel()
     assert x.grad is not None
-    assert torch.equal(x.grad, c)
+    assert torch.equal(x.grad, c * (y != 0))
 
 
 def test_op_is_well_registered() -> None:

@@ -36,14 +36,20 @@ def worst_case_bytes(codec: Codec, n: int, k: int, dtype: Dtype) -> int:
 def smallest(n: int, k: int, dtype: Dtype, allowed: Iterable[Codec] = FIXED) -> Codec:
     """The allowed codec with the least worst-case bytes; of equals the one with the lower number, which does less.
 
-    RAW sends everything, so it is chosen where k = n, or where nothing else is allowed. HUFFMAN's worst case is that of
-    BITMASK: for constants, whose values are known, ask ``shortest_block``.
+    HUFFMAN's worst case is that of BITMASK: for constants, whose values are known, ask ``shortest_block``.
 
     Raises: ValueError if no codec is allowed, or as ``worst_case_bytes``.
     """
-    found = sorted(allowed)
-    exact = [codec for codec in found if codec != Codec.RAW or k == n]
-    return min(exact or found, key=lambda codec: worst_case_bytes(codec, n, k, dtype))
+    return min(sorted(allowed), key=lambda codec: worst_case_bytes(codec, n, k, dtype))
+
+
+def smallest_exact(n: int, k: int, dtype: Dtype, allowed: Iterable[Codec] = FIXED) -> Codec | None:
+    """``smallest`` for a SEND that keeps exactly k: RAW carries all elements, so it may only where k = n.
+
+    None if no other codec is allowed.
+    """
+    fitting = [codec for codec in allowed if codec != Codec.RAW or k == n]
+    return smallest(n, k, dtype, fitting) if fitting else None
 
 
 def encode(codec: Codec, values: Values, kept: npt.ArrayLike, dtype: Dtype, fill: float = 0) -> bytes:

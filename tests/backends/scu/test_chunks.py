@@ -67,6 +67,6 @@ def test_only_raw_is_allowed(numbers: dict[str, int]) -> None:
     with pytest.raises(CompileError) as caught:
         list(sending(numbers, codecs=(Codec.RAW,)).chunks(1 << 20))
     assert str(caught.value) == (
-        "error[SCC122]: the contract on relu keeps 32 of 128 elements of a tile, but codec raw, the only one allowed, "
-        "sends them all\n  help: allow bitmask or index too (--codecs, or codecs of the target file)"
+        "error[SCC120]: the contract on relu keeps 32 of 128 elements, and no codec allowed (raw) leaves elements out\n"
+        "  help: allow bitmask or index (--codecs), on a target that has them"
     )

@@ -144,7 +144,9 @@ app = typer.Typer(
     help="Assemble, disassemble and verify single programs of the Sparse Communication Unit.",
     no_args_is_help=True,
 )
-ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.scu", help="Program; its target.json may lie beside it.")]
+ProgramPath = Annotated[
+    Path, typer.Argument(metavar="PROGRAM.scu", help="Program, its target.json perhaps beside it; or an artifact.")
+]
 Machine = Annotated[
     Path | None,
     typer.Option(
@@ -245,16 +247,22 @@ def _machine(program: Path, target_file: Path | None) -> Target:
 
     if target_file:
         return load_target(target_file)
-    beside = program.parent / "target.json"
+    beside = _file(program).parent / "target.json"
     return from_json(beside.read_bytes(), str(beside)) if beside.is_file() else scu_v1()
+
+
+def _file(program: Path) -> Path:
+    from sparsecc.backends.scu.files import PROGRAM
+
+    return program / PROGRAM if program.is_dir() else program
 
 
 def _bytes(program: Path) -> bytes:
     try:
-        return program.read_bytes()
+        return _file(program).read_bytes()
     except OSError as error:
         raise CompileError.of(
             "SCC090",
-            f"{program} cannot be read: {error.strerror}",
+            f"{_file(program)} cannot be read: {error.strerror}",
             help="give the scu/program.scu of an artifact, or what `sparsecc scu asm` wrote",
         ) from error

@@ -449,6 +449,10 @@ def test_verify_a_program(cli: Cli, program: Path) -> None:
     }  # fmt: skip
 
 
+def test_verify_the_program_of_an_artifact(cli: Cli, artifact: Path) -> None:
+    assert cli("scu", "verify", artifact) == Result(0, f"{artifact}: nothing to find fault with, on scu-v1\n", "")
+
+
 def test_verify_finds_a_race(cli: Cli, program: Path) -> None:
     program.write_bytes(container.write(RACE, MACHINE))
     result = cli("scu", "verify", program)

@@ -29,8 +29,8 @@ class Contracted(nn.Module):
     """Forward passes of ``model`` under contracts: the same signature, parameters and buffers, on the CPU.
 
     Each combination of train() and eval() among the parts of the model is traced when it is first called; batch
-    normalisation and dropout behave, and write their statistics, as in the model itself. Gradients pass contracts
-    straight through.
+    normalisation and dropout behave, and write their statistics, as in the model itself. Gradients pass straight
+    through what is sent; what is dropped receives none.
 
     Raises, when called: CompileError (SCC044 a contract that its edge cannot have, SCC049 another number of edges).
     """

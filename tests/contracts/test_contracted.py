@@ -1,4 +1,4 @@
-"""Contracts in a module: the same results as in the Program, gradients straight through, both modes."""
+"""Contracts in a module: the same results as in the Program, gradients of what is sent, both modes."""
 
 from __future__ import annotations
 

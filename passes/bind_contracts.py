@@ -10,7 +10,9 @@ from typing import cast
 from sparsecc.contracts import WHOLE, load_contracts
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
+from sparsecc.contracts.fills import verify_fill, verify_update
 from sparsecc.contracts.given import given, uniform
+from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
 from sparsecc.contracts.settled import EdgeRecord, Settled
@@ -36,13 +38,6 @@ class BindContracts:
 
     def run(self, program: Program) -> Sequence[Note]:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
-        if options.period:
-            raise CompileError.of(
-                "SCC116",
-                f"contracts that move every {options.period} tiles cannot be compiled yet: "
-                "model.onnx has no form of them",
-                help="leave out --period: contracts then keep the share that was settled",
-            )
         settled = settle(program, options, unit)
         program.facts[Settled] = settled
         insert_contracts(program, {c.edge: c for c in settled.contracts}, settled.maps)
@@ -57,15 +52,19 @@ def _outcome(r: EdgeRecord) -> str:
 def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
     """What every edge sends: as it was given, the same everywhere, or negotiated on calibration data.
 
-    Raises: CompileError (SCC116 nothing to negotiate on; SCC120 given contracts that the unit cannot carry out; as
-    ``given``, ``uniform``, ``load_contracts`` and ``negotiate``).
+    Raises: CompileError (SCC116 nothing to negotiate on; SCC121 given contracts that the unit cannot carry out; SCC123,
+    SCC124 options that need calibration data; as ``given``, ``uniform``, ``load_contracts``, ``negotiate`` and
+    ``settle_moving``).
     """
     if options.settled is not None:
         contracts, maps = load_contracts(options.settled) if isinstance(options.settled, Path) else options.settled
         if found := [finding for contract in contracts for finding in unit.check_contract(program, contract)]:
             raise CompileError(found)
         return given(program, contracts, maps, unit.block_bytes(program))
-    budget = options.budget
+    budget, calibrated = options.budget, options.calibration is not None
+    verify_period(options.period, calibrated=calibrated)
+    verify_fill(options.fill, calibrated=calibrated)
+    verify_update(options.update_maps, calibrated=calibrated)
     if options.calibration is not None:
         return _negotiated(program, options.calibration, budget, options, unit)
     if budget.kind != "keep":
@@ -86,8 +85,13 @@ def _negotiated(
         calibration = load(data, program)
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
-    measured = Options(form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program))
+    tile_elems = unit.tile_elems(program)
+    measured = Options(form=options.form, block=options.map_block, tile_elems=tile_elems, fill=options.fill)
     names = [edge.name for edge in edges(assign_stages(program.graph))]
     limits = dict.fromkeys(names, unit.limits(program))
     costs = unit.block_bytes(program), limits, unit.block_cycles(program)
-    return negotiate(program, calibration, budget, *costs, options=measured)
+    settlement = negotiate(program, calibration, budget, *costs, options=measured)
+    if not options.period:
+        return settlement
+    drop = budget.value if budget.kind == "accuracy" else None
+    return settle_moving(program, settlement, calibration, options.period, drop)

@@ -52,6 +52,18 @@ Period = Annotated[
     int | None,
     typer.Option(metavar="TILES", help="How often k may move at run time; 0: never (default).", rich_help_panel=PANEL),
 ]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="zero|mean",
+        help="What stands for dropped elements: zero (default) or the edge's mean.",
+        rich_help_panel=PANEL,
+    ),
+]
+UpdateMaps = Annotated[
+    bool,
+    typer.Option("--update-maps", help="Renew sensitivity maps from what crosses the link.", rich_help_panel=PANEL),
+]
 Codecs = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Codecs to choose from: raw,bitmask,index.", rich_help_panel=PANEL),
@@ -77,6 +89,8 @@ def contract_options(
     sensitivity: str | None,
     map_block: int | None,
     period: int | None,
+    fill: str | None,
+    update_maps: bool,
     codecs: str | None,
     target_file: Path | None,
     contracts: Path | None,
@@ -85,9 +99,10 @@ def contract_options(
 
     ``budgets`` are fields of ContractOptions. Raises: CompileError SCC119.
     """
-    others = (calibration, sensitivity, map_block, period, codecs, target_file, contracts)
+    others = (calibration, sensitivity, map_block, period, fill, update_maps or None, codecs, target_file, contracts)
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
+    from sparsecc.contracts.contract import FILLS
     from sparsecc.contracts.options import SENSITIVITIES, ContractOptions
 
     return ContractOptions(
@@ -96,6 +111,8 @@ def contract_options(
         form=SENSITIVITIES[0] if sensitivity is None else sensitivity,
         map_block=map_block,
         period=period or 0,
+        fill=FILLS[0] if fill is None else fill,
+        update_maps=update_maps,
         codecs=() if codecs is None else tuple(dict.fromkeys(name.strip() for name in codecs.split(","))),
         target_file=target_file,
         settled=contracts,

@@ -514,8 +514,21 @@ CODES: dict[str, Code] = {
     ),
     "SCC121": Code(
         "contract for another unit",
-        "A contract that was given asks for tiles, keys or a fill that the unit cannot carry out.",
+        "A contract that was given asks for tiles or keys that the unit cannot carry out.",
         "Give contracts that were settled for this target, or negotiate new ones.",
+    ),
+    # 123-124: contracts that adapt at run time
+    "SCC123": Code(
+        "contracts that cannot move",
+        "--period needs calibration data, from which the margins are measured, and edges of more tiles"
+        " than the period.",
+        "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
+    ),
+    "SCC124": Code(
+        "nothing to fill or update with",
+        "--fill mean needs calibration data. --update-maps needs maps that were measured on them, and room for them a "
+        "second time in the unit's memory.",
+        "Give --calibration, or a greater --map-block; or leave the option out.",
     ),
     # 125-126: pictures
     "SCC125": Code(

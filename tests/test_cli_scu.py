@@ -94,13 +94,27 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
     assert options(cli, asked, "--contracts", "m.sparsecc") == ContractOptions(settled=Path("m.sparsecc"))
     assert options(cli, asked, "--target", "scu", "--accuracy-budget", "0") == ContractOptions(accuracy=0)
     assert options(cli, asked, "--keep", "0.5") == ContractOptions(keep=0.5)  # the api refuses it for target cpu
-    everything = ("--calibration", "c.npz", "--target-file", "my.toml", "--map-block", "8", "--period", "16")
+    everything = (
+        "--calibration",
+        "c.npz",
+        "--target-file",
+        "my.toml",
+        "--map-block",
+        "8",
+        "--period",
+        "16",
+        "--fill",
+        "mean",
+        "--update-maps",
+    )
     names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
         map_block=8,
         period=16,
+        fill="mean",
+        update_maps=True,
         codecs=("raw", "index"),
         target_file=Path("my.toml"),
     )
@@ -118,6 +132,7 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         (["--contracts", "m.sparsecc", "--keep", "0.5"],
          "contracts that are given are taken as they are, and a share to keep is for negotiating new ones\n"
          "  help: leave out one of the two"),
+        (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing(cli: Cli, asked: Asked, arguments: list[str], message: str) -> None:
@@ -228,6 +243,15 @@ def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, 
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
     assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
         "error[SCC071]: input 'x' has shape"
+    )
+
+
+def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    assert cli("simulate", artifact, "--maps", tmp_path / "maps", "--quiet") == Result(
+        2,
+        "",
+        f"error[SCC124]: the program of {artifact} renews no maps\n"
+        "  help: compile the model with --update-maps, or leave out --maps\n",
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sparsecc.contracts import keep_elems
 
+from .chunks import WIDTH
 from .codecs import Codec, Dtype, smallest_exact, worst_case_bytes
 from .descriptor import Descriptor, Flag, Op, Queue, flags
-from .lower import CHUNKS_IN_LINK, WIDTH
+from .lower import CHUNKS_IN_LINK
 from .machine import Target
 from .timing import duration
 

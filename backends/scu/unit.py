@@ -11,6 +11,7 @@ from torch import fx
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.contracts import Contract, EdgeLimits
 from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.settled import Settled, Settlement
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 from sparsecc.pass_manager import Note
 from sparsecc.program import Program
@@ -50,7 +51,6 @@ class SCUnit:
         mistakes = {
             f"has tiles of {contract.tile_elems} elements, and {target.name} takes {most}": contract.tile_elems > most,
             f"has keys of base {key.base} and shift {key.shift}, and only 0 can be compiled": key.base or key.shift,
-            f"fills what it drops with '{contract.fill}', and only zero can be compiled": contract.fill != "zero",
         }
         for mistake in (text for text, made in mistakes.items() if made):
             yield Diagnostic(
@@ -109,5 +109,7 @@ def lower_with_code(program: Program, target: Target, *, lossless: bool = False)
             step("generating kernels", len(kernels), len(kernels))
         return KernelCode(kernel.symbol, kernel.m, kernel.n, kernel.k, kernel.scratch_bytes)
 
-    graph = lower(program, target, generate, codecs_of(program), lossless=lossless)
+    options, settled = program.fact(ContractOptions) or ContractOptions(), program.fact(Settled)
+    maps = settled.measured if options.update_maps and isinstance(settled, Settlement) else None
+    graph = lower(program, target, generate, codecs_of(program), lossless=lossless, maps=maps)
     return graph, TileCode(c_library_source(kernels.values()), tuple(sorted(kernels)))

@@ -13,9 +13,11 @@ from sparsecc.program import Program
 
 from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
-from .op import KEEP_TOP, attributes
+from .op import KEEP_TOPS, attributes, op_of
 from .stages import assign_stages, edges
-from .topk import WHOLE
+
+EDGE = "edge"
+"""Key of a ``keep_top``'s meta: the name of its edge, which is not always that of the node it reads."""
 
 
 def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> None:
@@ -39,11 +41,12 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
         dtype = str(value.dtype).removeprefix("torch.")
         if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
             raise CompileError(misfits)
-        if contract.share_q16 == WHOLE:
+        if contract.keeps_everything:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
-        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
+        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.dropped, dtype=value.dtype))
         sent = _insert(program, edge.node, contract, s, fill)
+        sent.meta[EDGE] = name
         for reader in edge.readers:
             arrived = _turned_back(program, reader, sent, contract.axis, edge.node) if _turned(contract) else sent
             reader.replace_input_with(edge.node, arrived)
@@ -54,9 +57,8 @@ def _insert(program: Program, x: fx.Node, contract: Contract, sensitivity: fx.No
     """``keep_top`` after x, in the order of the contract's traversal."""
     after = x.next
     source = _moved(program, after, x, contract.axis, -1, x) if _turned(contract) else x
-    numbers = attributes(contract)
-    skip_zero = bool(numbers.pop("skip_zero"))
-    return program.add_call(after, KEEP_TOP, source, sensitivity, fill, *numbers.values(), skip_zero, like=x)
+    numbers = attributes(contract).values()
+    return program.add_call(after, op_of(contract), source, sensitivity, fill, *numbers, like=x)
 
 
 def _turned(contract: Contract) -> bool:
@@ -78,7 +80,7 @@ def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: i
 def without_contracts(program: Program) -> Program:
     """The same network sending everything."""
     program = program.clone()
-    for node in program.graph.find_nodes(op="call_function", target=KEEP_TOP):
+    for node in [node for node in program.graph.nodes if node.target in KEEP_TOPS]:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         for reader in [user for user in node.users if _turns_back(user, source)]:

@@ -81,18 +81,17 @@ def _sized(program: Program) -> list[tuple[Edge, int]]:
 
 
 def _record(contract: Contract, elems: int, asked_q16: int, binding: str, payload_bytes: BlockCost) -> EdgeRecord:
-    share = contract.share_q16
     return EdgeRecord(
         edge=contract.edge,
         elems=elems,
         tile_elems=contract.tile_elems,
         proposed_q16=asked_q16,
         adjusted_q16=asked_q16,
-        lo_q16=share,
-        hi_q16=share,
-        settled_q16=share,
+        lo_q16=contract.share_lo_q16,
+        hi_q16=contract.share_hi_q16,
+        settled_q16=contract.share_q16,
         binding=binding,
         degradation=None,
         dense_bytes=FLOAT32_BYTES * elems,
-        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, share),
+        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16),
     )

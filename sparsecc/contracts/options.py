@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
 
-from .contract import CODECS, MAX_PERIOD_TILES, Contract
+from .contract import CODECS, FILLS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
 from .procedure import Budget, Kind
 
@@ -32,8 +32,8 @@ class ContractOptions:
     ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
     all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
     samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
-    "labels", or a file of them. ``settled`` contracts, or the folder or artifact that holds them, are taken as they
-    are.
+    "labels", or a file of them; ``period``, ``fill`` and ``update_maps`` need them. ``settled`` contracts, or the
+    folder or artifact that holds them, are taken as they are, with the period and the fill that they have.
 
     Raises: CompileError SCC119 for what means nothing.
     """
@@ -46,6 +46,8 @@ class ContractOptions:
     form: str = SENSITIVITIES[0]
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
+    fill: str = FILLS[0]  # "mean": of each edge, over the calibration data
+    update_maps: bool = False  # the program renews maps from what it moves
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
     settled: Path | tuple[Sequence[Contract], Mapping[str, SensitivityMap]] | None = None
@@ -64,6 +66,8 @@ class ContractOptions:
                 f"the period is {self.period}, expected a number of tiles from 0 to {MAX_PERIOD_TILES}",
                 "with 0, or without the option, k never moves",
             )
+        if self.fill not in FILLS:
+            raise _unusable(f"there is no fill '{self.fill}'", suggest(self.fill, [*FILLS]))
         _verify_codecs(self.codecs)
 
     @property
@@ -88,7 +92,13 @@ def _verify_budgets(options: ContractOptions) -> None:
         if not (0 <= budget.value < 1 if from_zero else 0 < budget.value <= 1):
             range_ = "from 0, less than 1" if from_zero else "above 0 and at most 1"
             raise _unusable(f"the {BUDGETS[budget.kind]} is {budget.value:g}, expected a share {range_}", "3 % is 0.03")
-    others = [*names, *(["calibration data"] if options.calibration is not None else [])]
+    measured = {
+        "calibration data": options.calibration is not None,
+        "a period": options.period,
+        f"fill '{options.fill}'": options.fill != FILLS[0],
+        "an update of maps": options.update_maps,
+    }
+    others = [*names, *(name for name, asked in measured.items() if asked)]
     if options.settled is not None and others:
         raise _unusable(
             f"contracts that are given are taken as they are, and {others[0]} is for negotiating new ones",

@@ -22,6 +22,7 @@ from .calibration import Calibration, split
 from .contract import Contract
 from .curves import Curve
 from .degradation import measure_degradation
+from .fills import with_mean_fills
 from .joint import Joint, with_shares
 from .keys import MOST_SENSITIVE, Bytes, Key
 from .maps import SensitivityMap
@@ -67,6 +68,7 @@ class Options:
     order: str | None = None
     key: Key = field(default_factory=lambda: Key("float32"))
     tile_elems: int = 1024
+    fill: str = "zero"
     held_out: float = 0.5
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
@@ -114,9 +116,12 @@ def negotiate(
     counted = cycles if budget.kind in ("accuracy", "cycles") else None  # bytes and keep are orders about bytes
     reasons = _better_whole(offers, elems, {n: offer.lo_q16 for n, offer in offers.items()}, payload_bytes, counted)
     offers |= {name: replace(offers[name], lo_q16=WHOLE, adjusted_q16=WHOLE) for name in reasons}
+    measured = maps
     if options.routing == "magnitude":
         maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
     whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
+    if options.fill == "mean":
+        whole = with_mean_fills(program, fitting, whole, maps)
     searching = budget.kind in ("bytes", "cycles", "accuracy")
     curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
     joint = Joint(program, checking, loss, maps, whole)
@@ -130,7 +135,7 @@ def negotiate(
     )
     settled = with_shares(whole, shares)
     quality = quality_name(loss, calibration.labels)
-    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares))
+    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares), measured)
 
 
 def _receivers(edge: Edge, cut: Sequence[Edge], maps: Mapping[str, SensitivityMap], stages: Stages) -> list[Bytes]:

@@ -67,13 +67,15 @@ class Settled:
 class Settlement(Settled):
     """The outcome of a negotiation: ``dense`` and ``settled`` are of held-out samples.
 
-    ``quality`` names what they count: accuracy, agreement with the dense model, or cosine.
+    ``quality`` names what they count: accuracy, agreement with the dense model, or cosine. ``measured`` are maps with
+    the gradient part that was measured, even where those in ``maps`` route by magnitude.
     """
 
     loss: str
     quality: str
     dense: Estimate
     settled: Estimate
+    measured: Mapping[str, SensitivityMap]
 
     def to_tree(self) -> dict[str, Any]:
         return {

@@ -37,6 +37,7 @@ def test_the_budget() -> None:
         ({"period": -1},
          "the period is -1, expected a number of tiles from 0 to 65535\n"
          "  help: with 0, or without the option, k never moves"),
+        ({"fill": "men"}, "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
         ({"codecs": ("raw", "bitmap")},
          "there is no codec 'bitmap'\n  help: did you mean 'bitmask'? known: raw, bitmask, index"),
         ({"codecs": ("run",)},
@@ -47,6 +48,15 @@ def test_the_budget() -> None:
          "  help: leave out one of the two"),
         ({"settled": Path("m"), "calibration": Path("c.npz")},
          "contracts that are given are taken as they are, and calibration data is for negotiating new ones\n"
+         "  help: leave out one of the two"),
+        ({"settled": Path("m"), "period": 4},
+         "contracts that are given are taken as they are, and a period is for negotiating new ones\n"
+         "  help: leave out one of the two"),
+        ({"settled": Path("m"), "fill": "mean"},
+         "contracts that are given are taken as they are, and fill 'mean' is for negotiating new ones\n"
+         "  help: leave out one of the two"),
+        ({"settled": Path("m"), "update_maps": True},
+         "contracts that are given are taken as they are, and an update of maps is for negotiating new ones\n"
          "  help: leave out one of the two"),
     ],
 )  # fmt: skip

@@ -185,6 +185,8 @@ def test_blocks_are_received_as_they_were_sent() -> None:
     [
         ((S, replace(R, k=255)),
          "descriptor 1 (RECV, queue IN) expects k 255, and descriptor 0 (SEND, queue OUT) sent blocks with k 256"),
+        ((S, replace(R, fill=7)),
+         "descriptor 1 (RECV, queue IN) expects fill 7, and descriptor 0 (SEND, queue OUT) sent blocks with fill 0"),
         ((S, replace(R, codec=Codec.INDEX)),
          "descriptor 1 (RECV, queue IN) expects codec 2, and descriptor 0 (SEND, queue OUT) sent blocks with codec 1"),
         ((S, replace(R, tile_n=512, tiles=4)),

@@ -63,7 +63,7 @@ class Contract:
     period: int = 0  # tiles
     margin_lo_q16: int = 0
     margin_hi_q16: int = 0
-    fill: str = "zero"  # int8: the zero point. "mean": fill_value, the mean of calibration data
+    fill: str = "zero"  # int8: the zero point. "mean": fill_value, of what calibration data drop
     fill_value: float = 0.0
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
     codec: str = "bitmask"

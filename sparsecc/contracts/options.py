@@ -46,7 +46,7 @@ class ContractOptions:
     form: str = SENSITIVITIES[0]
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
-    fill: str = FILLS[0]  # "mean": of each edge, over the calibration data
+    fill: str = FILLS[0]  # "mean": of what each edge drops of the calibration data
     update_maps: bool = False  # the program renews maps from what it moves
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None

@@ -2,12 +2,13 @@
 
     python benchmarks/contracts.py -o benchmarks/contracts.json --plot docs/contracts.svg
     python benchmarks/contracts.py --from benchmarks/contracts.json --plot docs/contracts.svg    # without measuring
+    python benchmarks/contracts.py --only accuracy -o benchmarks/contracts.json    # keeps the other parts
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
 the same share on every edge at the same number of bytes; also with means for what is dropped, and with k that moves.
 Traffic: the simulated unit on one sample, for links of 4, 16 and 64 B/cycle, with half of every edge kept; all three
 forms of a network are lowered, scheduled and simulated alike. Bytes count headers and padding. Absolute energy is good
-to about 2x: compare ratios.
+to about 2x: compare ratios. Fine-tuning (finetune_contracts.py) takes two hours, the rest a quarter of one.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from finetune_contracts import RECIPES, FineTuned, fine_tune
+from finetune_contracts import table as fine_tuning_table
 from plots import plot_traffic
 from torch import nn
 
@@ -105,7 +109,7 @@ class Counting(Replay):
         return torch.from_numpy(np.ascontiguousarray(arrived))
 
 
-def accuracies() -> list[Accuracy]:
+def accuracies() -> Iterator[Accuracy]:
     program, _ = pipelines.parse(pipelines.TIDY).run(
         capture(resnet_cifar.load_pretrained(20), resnet_cifar.example_inputs(), dynamic={"batch": 0})
     )
@@ -115,7 +119,7 @@ def accuracies() -> list[Accuracy]:
     def settled(kind: Kind, value: float) -> Settlement:
         return negotiate(program, samples, Budget(kind, value), UNIT.block_bytes(program))
 
-    rows = [accuracy(program, "none", settled("keep", 1.0))]
+    yield accuracy(program, "none", settled("keep", 1.0))
     for share in SHARES:
         negotiated = settled("bytes", share)
         low, high = 0.0, 1.0
@@ -129,9 +133,9 @@ def accuracies() -> list[Accuracy]:
             "negotiated, fill mean": settle_means(program, negotiated, samples),
             f"negotiated, period {PERIOD}": settle_moving(program, negotiated, samples, PERIOD),
         }
-        rows += [accuracy(program, name, settlement) for name, settlement in forms.items()]
+        for name, settlement in forms.items():
+            yield accuracy(program, name, settlement)
         print(f"ResNet-20 at {share:.0%} of the bytes: done", file=sys.stderr)
-    return rows
 
 
 def accuracy(program: Program, name: str, settlement: Settlement) -> Accuracy:
@@ -165,6 +169,14 @@ def traffic(name: str, width: int, folder: Path) -> list[Traffic]:
     return [Traffic(name, width, form, *(f[field] for field in fields)) for form, f in found.items()]  # type: ignore[arg-type]
 
 
+def traffics() -> Iterator[Traffic]:
+    for name in NETWORKS:
+        for width in LINK_BYTES_PER_CYCLE:
+            with tempfile.TemporaryDirectory() as folder:
+                yield from traffic(name, width, Path(folder))
+            print(f"{name}, {width} B/cycle: done", file=sys.stderr)
+
+
 def target(name: str, width: int, folder: Path) -> Target:
     text = f'extends = "scu-v1"\nname = "link-{width}"\n[link]\nbytes_per_cycle = {width}\n'
     if name in SCRATCHPAD_BYTES:
@@ -172,6 +184,15 @@ def target(name: str, width: int, folder: Path) -> Target:
     path = folder / "target.toml"
     path.write_text(text)
     return load_target(path)
+
+
+# ---- fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def fine_tuned() -> Iterator[FineTuned]:
+    for name, recipe in RECIPES.items():
+        yield fine_tune(name, recipe)
+        print(f"{name}, fine-tuning: done", file=sys.stderr)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -203,50 +224,57 @@ def traffic_table(rows: Sequence[Traffic]) -> str:
     return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    kind: type[Any]
+    measure: Callable[[], Iterable[Any]]
+    table: Callable[[Sequence[Any]], str]
+
+
+PARTS = {
+    "accuracy": Part(Accuracy, accuracies, accuracy_table),
+    "traffic": Part(Traffic, traffics, traffic_table),
+    "fine-tuning": Part(FineTuned, fine_tuned, fine_tuning_table),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, help="write all rows as JSON")
+    parser.add_argument("--only", action="append", choices=[*PARTS], help="measure this part; may be repeated")
+    parser.add_argument("-o", "--output", type=Path, help="write all rows as JSON; parts not measured are kept")
     parser.add_argument("--from", dest="stored", type=Path, help="take rows that -o wrote, measure nothing")
     parser.add_argument("--plot", type=Path, help="draw cycles and energy against the link: .svg, .png or .pdf")
     options = parser.parse_args(arguments)
+    rows = dict[str, list[Any]]()
     try:
         if options.plot:
             verify_drawable(options.plot)  # before minutes of work
-        kept, moved = read(options.stored) if options.stored else measure()
-        if options.output:
-            tree = {"accuracy": [*map(dataclasses.asdict, kept)], "traffic": [*map(dataclasses.asdict, moved)]}
-            options.output.write_text(json.dumps(tree, indent=1) + "\n")
+        stored = options.stored or options.output
+        if stored and stored.exists():
+            rows = read(stored)
+        for part in () if options.stored else options.only or PARTS:
+            rows[part] = []
+            for row in PARTS[part].measure():
+                rows[part].append(row)
+                if options.output:
+                    write(rows, options.output)
         if options.plot:
-            plot_traffic(moved, options.plot)
+            plot_traffic(rows["traffic"], options.plot)
     except sparsecc.CompileError as error:
         sys.exit(str(error))
-    print(f"{accuracy_table(kept)}\n\n{traffic_table(moved)}")
+    print("\n\n".join(PARTS[part].table(rows[part]) for part in rows))
 
 
-def read(path: Path) -> tuple[list[Accuracy], list[Traffic]]:
-    tree = json.loads(path.read_text())
-    kept = [Accuracy(**{**row, "quality": Estimate(**row["quality"])}) for row in tree["accuracy"]]
-    return kept, [Traffic(**row) for row in tree["traffic"]]
+def read(path: Path) -> dict[str, list[Any]]:
+    def row(kind: type[Any], fields: dict[str, Any]) -> Any:
+        return kind(**{key: Estimate(**x) if isinstance(x, dict) else x for key, x in fields.items()})
+
+    return {part: [row(PARTS[part].kind, x) for x in found] for part, found in json.loads(path.read_text()).items()}
 
 
-def measure() -> tuple[list[Accuracy], list[Traffic]]:
-    """All rows; networks without their data or weights are left out, and the reason goes to stderr."""
-    torch.set_num_threads(2)
-    moved, kept = list[Traffic](), list[Accuracy]()
-    for name in NETWORKS:
-        for width in LINK_BYTES_PER_CYCLE:
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    moved += traffic(name, width, Path(folder))
-            except sparsecc.CompileError as missing:
-                print(f"{name} is left out: {missing}", file=sys.stderr)
-                break
-            print(f"{name}, {width} B/cycle: done", file=sys.stderr)
-    try:
-        kept = accuracies()
-    except sparsecc.CompileError as missing:
-        print(f"accuracy is left out: {missing}", file=sys.stderr)
-    return kept, moved
+def write(rows: Mapping[str, Sequence[Any]], path: Path) -> None:
+    tree = {part: [dataclasses.asdict(row) for row in found] for part, found in rows.items()}
+    path.write_text(json.dumps(tree, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def disasm(
 
 @app.command()
 def verify(program: ProgramPath, target_file: Machine = None, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Prove that a program ends, races nowhere and asks nothing impossible; exit status 1 if there are findings.
+    """Prove that a program ends, races nowhere and asks nothing impossible; exit status 2 if there are findings.
 
     A file that is damaged or no program at all is refused.
     """
@@ -218,7 +218,7 @@ def verify(program: ProgramPath, target_file: Machine = None, quiet: Quiet = Fal
     elif not quiet:
         print("\n".join(lines))
     if findings:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def _findings(data: bytes, target: Target, name: str) -> Sequence[Diagnostic]:

@@ -47,8 +47,6 @@ CODE = (
 UNIT_PROGRAM = UnitProgram(
     CODE, meta={"inputs": [port("x", M["dram"])], "outputs": [port("y", OUTPUT)], "edges": ["relu_1"]}
 )
-RACE = UnitProgram((*CODE[:3], replace(CODE[3], acq_ge=0, acq_sem=0), CODE[4]), meta=UNIT_PROGRAM.meta)
-"""The output may be stored before anything has arrived."""
 
 
 def sample(seed: int = 0, count: int = 2) -> np.ndarray[Any, np.dtype[np.float32]]:

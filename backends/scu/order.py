@@ -3,7 +3,7 @@
 It ends if, run greedily, all descriptors run. A semaphore that one queue acquires is only ever counted down by that
 queue, in its order, so a descriptor that may run stays so until it does: if one execution ends, all do.
 
-What surely ended is kept in vector clocks: there are four queues, each in order, so "all that ended before" is 4 numbers.
+What surely ended is kept in vector clocks: of four queues, each in order, "all that ended before" is 4 numbers.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def verify_program(program: UnitProgram, target: Target) -> Iterator[Diagnostic]
     """Findings of a program without any of check_program.
 
     SCC105 it may stop before its end, SCC106 a reader that does not wait for its writer, SCC128 buffers that overlap,
-    SCC107 a payload is not what its reader expects, SCC108 a semaphore may count too far. Where something may be skipped,
-    both cases must hold: what cannot be proven is reported.
+    SCC107 a payload is not what its reader expects, SCC108 a semaphore may count too far. Where something may be
+    skipped, both cases must hold: what cannot be proven is reported.
     """
     order = Order(program.code)
     if findings := [*order.unclear(), *order.stuck(target.command.queue_descriptors)]:
@@ -127,38 +127,60 @@ def _by_region(order: Order, touched: Sequence[Sequence[Access]]) -> Iterator[tu
 
 
 def _races(order: Order, touched: Sequence[Sequence[Access]], target: Target) -> Iterator[Diagnostic]:
-    """Pairs of descriptors that touch the same bytes in no known order, one of them writing."""
-    clocks = order.clocks()
+    """Pairs of descriptors that touch the same bytes in no known order, one of them writing: each as what it means."""
     reported = set[tuple[int, int, bool]]()
     for region, accesses in _by_region(order, touched):
-        if not any(writes for *_, writes in accesses):
-            continue
-        table: Records = np.array([(*a, order.queue[a[0]], order.place[a[0]]) for a in accesses], np.int64)
-        number, first, end, writes, queue, place = table.T
-        for n, (i, low, high, written) in enumerate(accesses):
-            clock = np.array(clocks[i])
-            met = (first[:n] < high) & (end[:n] > low) & (place[:n] >= clock[queue[:n]]) & (number[:n] != i)
-            if not written:
-                met &= writes[:n] == 1
-            for m in np.flatnonzero(met).tolist():
-                j, other_low, other_high, other_written = accesses[m]
-                if order.before(j, i):
-                    continue
-                (a, a_writes), (b, b_writes) = sorted([(j, other_written), (i, written)])
-                if (a, b, b_writes) in reported:
-                    continue
-                reported.add((a, b, b_writes))
-                both = _place(region, max(low, other_low), min(high, other_high), target)
-                yield _race(order.name(a), order.name(b), both, a_writes, b_writes)
+        for (a, low, high, a_writes), (b, other_low, other_high, b_writes) in _unordered(order, accesses):
+            if (a, b, b_writes) in reported:
+                continue
+            reported.add((a, b, b_writes))
+            both = max(low, other_low), min(high, other_high)
+            where = _place(region, *both, target)
+            if b_writes:
+                yield _overlap(order.name(b), order.name(a), where, "written" if a_writes else "read")
+            elif _has_its_data(order, accesses, a, b, *both):
+                yield _overlap(order.name(a), order.name(b), where, "read")
+            else:
+                yield finding(
+                    "SCC106",
+                    f"{order.name(b)} reads {where}, and does not wait until {order.name(a)} has written there",
+                )
 
 
-def _race(earlier: str, later: str, place: str, earlier_writes: bool, later_writes: bool) -> Diagnostic:
-    """In the order of the program: does the later one want what the earlier wrote, or the place for something else?"""
-    use = "written" if earlier_writes else "read"
-    message = f"{later} {'writes' if later_writes else 'reads'} {place}, and does not wait until {earlier} has {use} there"
-    if later_writes:
-        return finding("SCC128", f"{message}: buffers overlap that are alive at once")
-    return finding("SCC106", message)
+def _unordered(order: Order, accesses: Sequence[Access]) -> Iterator[tuple[Access, Access]]:
+    """Which of these accesses meet in no known order; of each pair that of the earlier descriptor first."""
+    if not any(writes for *_, writes in accesses):
+        return
+    clocks = order.clocks()
+    table: Records = np.array([(*a, order.queue[a[0]], order.place[a[0]]) for a in accesses], np.int64)
+    number, first, end, writes, queue, place = table.T
+    for n, access in enumerate(accesses):
+        i, low, high, written = access
+        clock = np.array(clocks[i])
+        met = (first[:n] < high) & (end[:n] > low) & (place[:n] >= clock[queue[:n]]) & (number[:n] != i)
+        if not written:
+            met &= writes[:n] == 1
+        for m in np.flatnonzero(met).tolist():
+            if not order.before(accesses[m][0], i):
+                yield (accesses[m], access) if accesses[m][0] < i else (access, accesses[m])
+
+
+def _has_its_data(order: Order, accesses: Sequence[Access], writer: int, reader: int, first: int, end: int) -> bool:
+    """Does ``writer`` write over what another wrote and nothing has read, and which ``reader`` surely runs after?
+
+    Then the reader wants what was there before.
+    """
+    before = [(i, writes) for i, low, high, writes in accesses if i < writer and low < end and high > first]
+    last, writes = max(before, default=(reader, False))
+    return writes and order.before(last, reader)
+
+
+def _overlap(writer: str, other: str, where: str, done: str) -> Diagnostic:
+    return finding(
+        "SCC128",
+        f"{writer} writes {where}, and does not wait until {other} has {done} there: "
+        "buffers overlap that are alive at once",
+    )
 
 
 def _place(region: int, first: int, end: int, target: Target) -> str:

@@ -108,8 +108,8 @@ def test_a_missing_semaphore() -> None:
     first, second = copy(IN, M["tile0"], **releases(0)), copy(OUT, M["dram"] + 64, M["tile0"], **acquires(0))
     assert findings(first, second) == []
     assert findings(first, replace(second, acq_ge=0)) == [
-        "SCC106 descriptor 1 (COPY, queue OUT) reads bytes 0 to 63 of tile0, and does not wait until descriptor 0 (COPY, "
-        "queue IN) has written there"
+        "SCC106 descriptor 1 (COPY, queue OUT) reads bytes 0 to 63 of tile0, and does not wait until descriptor 0 "
+        "(COPY, queue IN) has written there"
     ]
 
 
@@ -154,8 +154,8 @@ def test_registers_race_too() -> None:
         constants=bytes(16),
     )
     assert [str(finding.message) for finding in verify_program(program, TARGET)] == [
-        "descriptor 1 (SEND, queue OUT) reads bytes 1296 to 1311 of config, and does not wait until descriptor 0 (CFGW, "
-        "queue CONFIG) has written there"
+        "descriptor 1 (SEND, queue OUT) reads bytes 1296 to 1311 of config, and does not wait until descriptor 0 "
+        "(CFGW, queue CONFIG) has written there"
     ]
 
 
@@ -173,10 +173,21 @@ def test_overlapping_buffers() -> None:
 def test_a_place_used_again_too_early() -> None:
     read, write = copy(OUT, M["dram"] + 64, M["tile0"]), copy(IN, M["tile0"])
     assert findings(read, write) == [
-        "SCC128 descriptor 1 (COPY, queue IN) writes bytes 0 to 63 of tile0, and does not wait until descriptor 0 (COPY, "
-        "queue OUT) has read there: buffers overlap that are alive at once"
+        "SCC128 descriptor 1 (COPY, queue IN) writes bytes 0 to 63 of tile0, and does not wait until descriptor 0 "
+        "(COPY, queue OUT) has read there: buffers overlap that are alive at once"
     ]
     assert findings(replace(read, **releases(0)), replace(write, **acquires(0))) == []
+
+
+def test_a_second_buffer_over_the_first() -> None:
+    """Both are written by one queue, so in order, and nothing has read the first before the second comes."""
+    read = copy(OUT, M["dram"] + 64, M["tile0"], **acquires(0))
+    first = copy(IN, M["tile0"], **releases(0))
+    assert findings(first, copy(IN, M["tile0"] + 64), read) == []
+    assert findings(first, copy(IN, M["tile0"] + 63), read) == [
+        "SCC128 descriptor 1 (COPY, queue IN) writes bytes 63 to 63 of tile0, and does not wait until descriptor 2 "
+        "(COPY, queue OUT) has read there: buffers overlap that are alive at once"
+    ]
 
 
 def test_both_at_once() -> None:

@@ -207,7 +207,7 @@ CODES: dict[str, Code] = {
         "no contract suits an edge",
         "What the receiver of an edge needs at least, in elements, is more than a buffer, the link or the time allowed "
         "can take.",
-        "Raise the limit that the error names, or let the receiver need less.",
+        "Raise the limit that the error names in a target file (--target-file).",
     ),
     "SCC049": Code(
         "contracts of another network",
@@ -231,7 +231,7 @@ CODES: dict[str, Code] = {
         "budget that cannot be met",
         "Even the cheapest contracts that all receivers accept cost more than the budget, or even the dearest lose "
         "more than the drop allowed.",
-        "Give the budget the error names, or more.",
+        "Give the budget that the error names, or more; or a budget of another kind.",
     ),
     # 060-069: the artifact
     "SCC060": Code(

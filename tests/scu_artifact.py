@@ -80,7 +80,7 @@ def report_tree() -> dict[str, Any]:
         "binding": "receive buffer", "degradation": 0.00125, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES,
     }  # fmt: skip
     log = {
-        "loss": "cross-entropy",
+        "loss": "cross-entropy to the labels",
         "quality": "accuracy",
         "dense": {"value": 0.91, "low": 0.891, "high": 0.926, "samples": 1000},
         "settled": {"value": 0.904, "low": 0.884, "high": 0.921, "samples": 1000},

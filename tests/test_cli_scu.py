@@ -308,7 +308,7 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     accuracy = ["91.0%", "->", "90.4%", "(95", "%", "interval", "88.4%", "to", "92.1%)", "on", "1,000", "held-out"]
     assert ["accuracy", *accuracy, "samples"] in lines
     assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
-    assert ["loss", "cross-entropy"] in lines
+    assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]
     assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}

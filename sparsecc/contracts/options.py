@@ -97,6 +97,8 @@ def _verify_budgets(options: ContractOptions) -> None:
         "a period": options.period,
         f"fill '{options.fill}'": options.fill != FILLS[0],
         "an update of maps": options.update_maps,
+        "a block of maps": options.map_block is not None,
+        f"sensitivity '{options.form}'": options.form != SENSITIVITIES[0],
     }
     others = [*names, *(name for name, asked in measured.items() if asked)]
     if options.settled is not None and others:

@@ -6,7 +6,7 @@ Commands import what they need when they run, as those of cli.py do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,7 +29,12 @@ ShowContracts = Annotated[
     bool, typer.Option("--contracts", help="Only what was negotiated on every edge (--target scu).")
 ]
 ShowSchedule = Annotated[bool, typer.Option("--schedule", help="Only how the DMA is scheduled (--target scu).")]
-ShowCode = Annotated[bool, typer.Option("--disasm", help="Only the program as assembly (--target scu).")]
+ShowCode = Annotated[
+    bool,
+    typer.Option(
+        "--disasm", help="Only the program as assembly, without the bytes of constants and maps (--target scu)."
+    ),
+]
 
 
 def chosen_part(**asked: bool) -> Part | None:
@@ -51,7 +56,8 @@ def inspect_part(artifact: Artifact, part: Part, *, quiet: bool, as_json: bool) 
 
     program, target = read_program(artifact)
     if part == "disasm":
-        text = disassemble(program, target)
+        data = f"# {len(program.constants)} B of .const and {len(program.smap)} B of .smap: see `sparsecc scu disasm`\n"
+        text = data + disassemble(replace(program, constants=b"", smap=b""), target)
         if as_json:
             show({"program": str(artifact.path / PROGRAM), "lines": text.splitlines()}, lambda: text, as_json)
         elif not quiet:

@@ -15,7 +15,7 @@ from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, UNIT_PROGRAM, report_tree,
 
 from sparsecc.artifact import Artifact, golden_npz, write
 from sparsecc.backends.scu import container, host
-from sparsecc.backends.scu.asm import disassemble
+from sparsecc.backends.scu.asm import assemble, disassemble
 from sparsecc.backends.scu.descriptor import Descriptor
 from sparsecc.backends.scu.machine import to_json
 from sparsecc.backends.scu.unit_program import UnitProgram
@@ -356,11 +356,15 @@ def sample_feed() -> dict[str, Any]:
     return {"x": sample()[:1]}
 
 
-def test_inspect_disasm(cli: Cli, artifact: Path) -> None:
-    text = disassemble(UNIT_PROGRAM, MACHINE)
-    assert cli("inspect", artifact, "--disasm") == Result(0, text, "")
-    facts = cli("inspect", artifact, "--disasm", "--json").json
-    assert facts == {"program": str(artifact / "scu" / "program.scu"), "lines": text.splitlines()}
+def test_inspect_disasm(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    """The program, without what would fill screens before it; still assembly."""
+    program = replace(UNIT_PROGRAM, constants=bytes(1000), smap=bytes(8))
+    path = scu_artifact(tmp_path / "m", manifest, program=program).path
+    text = "# 1000 B of .const and 8 B of .smap: see `sparsecc scu disasm`\n" + disassemble(UNIT_PROGRAM, MACHINE)
+    assert cli("inspect", path, "--disasm") == Result(0, text, "")
+    facts = cli("inspect", path, "--disasm", "--json").json
+    assert facts == {"program": str(path / "scu" / "program.scu"), "lines": text.splitlines()}
+    assert assemble(text, MACHINE) == UNIT_PROGRAM
 
 
 def test_one_part_at_a_time(cli: Cli, artifact: Path) -> None:

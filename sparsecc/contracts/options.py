@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
 
-from .contract import CODECS, FILLS, MAX_PERIOD_TILES, Contract
+from .contract import FILLS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
 from .procedure import Budget, Kind
 
@@ -21,6 +21,8 @@ BUDGETS: Mapping[Kind, str] = {
     "keep": "share to keep",
 }
 ACCURACY_BUDGET = 0.01
+CODECS = ("raw", "bitmask", "index", "run")
+"""HUFFMAN is for constants, which no contract covers."""
 FIXED_LENGTH = ("raw", "bitmask", "index")
 """Codecs whose blocks have a length that is known when a model is compiled."""
 

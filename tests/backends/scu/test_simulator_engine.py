@@ -184,6 +184,8 @@ def test_times_change_nothing_but_times() -> None:
     assert (timed.outputs, timed.counters) == (untimed.outputs, untimed.counters)
     assert untimed.cycles == untimed.overlap == untimed.compute_share == 0
     assert untimed.busy_cycles.keys() == timed.busy_cycles.keys()
+    assert timed.events
+    assert (untimed.events, untimed.total_pj, untimed.dram_bytes) == ({}, 0, 0)
 
 
 @given(programs())

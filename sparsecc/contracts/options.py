@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
 
-from .contract import CODECS, FILLS, MAX_PERIOD_TILES, Contract
+from .contract import FILLS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
 from .procedure import Budget, Kind
 
@@ -21,6 +21,8 @@ BUDGETS: Mapping[Kind, str] = {
     "keep": "share to keep",
 }
 ACCURACY_BUDGET = 0.01
+CODECS = ("raw", "bitmask", "index", "run")
+"""HUFFMAN is for constants, which no contract covers."""
 FIXED_LENGTH = ("raw", "bitmask", "index")
 """Codecs whose blocks have a length that is known when a model is compiled."""
 
@@ -97,6 +99,8 @@ def _verify_budgets(options: ContractOptions) -> None:
         "a period": options.period,
         f"fill '{options.fill}'": options.fill != FILLS[0],
         "an update of maps": options.update_maps,
+        "a block of maps": options.map_block is not None,
+        f"sensitivity '{options.form}'": options.form != SENSITIVITIES[0],
     }
     others = [*names, *(name for name, asked in measured.items() if asked)]
     if options.settled is not None and others:

@@ -190,12 +190,15 @@ def _shares(
     shares = settle(terms, int(budget.value * unit))
     if shares is None:
         least = sum(t.cost(t.lo_q16) for t in terms.values())
+        enough = next((n / 1000 for n in range(1, 1001) if int(n / 1000 * unit) >= least), None)
         raise CompileError.of(
             "SCC059",
             f"the contracts may take {int(budget.value * unit)} {budget.kind}, but what every receiver needs at least "
-            f"takes {least}",
-            help=f"raise the budget to {least / unit:.3f} of the dense {budget.kind} or more, or let receivers need "
-            "less (receiver_mass)",
+            f"takes {least}, and all of the dense {budget.kind} are {unit}",
+            help=f"give --{budget.kind}-budget {enough:g} or more"
+            if enough
+            else "blocks have headers, and those of small tensors outweigh what is left out: "
+            "give --accuracy-budget instead",
         )
     return shares
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from .calibration import Calibration, split
 from .contract import Contract, fill_in_16_bits, transmit
 from .joint import Joint
 from .maps import SensitivityMap
-from .measures import Loss
 from .procedure import Options
 from .replay import Replay
 from .settled import Settlement
@@ -59,7 +57,7 @@ def settle_means(
     for edge, mean in dropped_means(program, fitting, contracts, settlement.maps).items():
         contract = contracts[edge]
         contracts[edge] = replace(contract, fill="mean", fill_value=fill_in_16_bits(contract.key.dtype, mean))
-    joint = Joint(program, checking, cast(Loss, settlement.loss), settlement.maps, contracts)
+    joint = Joint(program, checking, settlement.loss, settlement.maps, contracts)
     reached = joint.under(contracts)
     if drop is not None and joint.dense.value - reached.value > drop:
         raise CompileError.of(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sparsecc.regions import Weight, tensor
 
-from .builder import Builder, Value
+from .builder import Builder, Value, vectors
 from .kernels.spec import (
     VECTOR_LANES,
     Dense,
@@ -87,8 +87,12 @@ def multiply(
     y: Value,
     z: Ref,
     epilogue: Epilogue,
+    z_pitch: int | None = None,
 ) -> None:
-    """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector."""
+    """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector.
+
+    ``z_pitch``: elements between two channels of z where it is not y's pitch.
+    """
     matrix = stored(builder, weight)
     if y.pitch == 1:
         _vector(builder, name, matrix, bias, x, columns, y, z, epilogue)
@@ -97,15 +101,16 @@ def multiply(
     table = _table(builder, matrix, columns, index)
     most = _vectors_most(builder.choices.get(name), matrix)
     first_vector = 0
-    splits = split_vectors(y.pitch // VECTOR_LANES, most)
-    for number, (vectors, tiles) in enumerate(splits):
+    y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
+    splits = split_vectors(vectors(y.lanes), most)
+    for number, (width, tiles) in enumerate(splits):
         spec: Spmm | Dense
         if matrix.sparse:
-            spec = Spmm(matrix.block_rows, matrix.block_cols, vectors, index, epilogue)
+            spec = Spmm(matrix.block_rows, matrix.block_cols, width, index, epilogue, y.framed)
         else:
-            spec = Dense(DENSE_ROWS[vectors], vectors, index, epilogue)
+            spec = Dense(DENSE_ROWS[width], width, index, epilogue, y.framed)
         block_rows = -(-matrix.rows // spec.block_rows)
-        lanes = vectors * VECTOR_LANES
+        lanes = width * VECTOR_LANES
         work = 2 * matrix.elems * lanes * tiles
         chunks = max(1, min(block_rows, UNITS_MOST // tiles, work // tiles // CHUNK_WORK))
         base = first_vector * VECTOR_LANES
@@ -120,10 +125,14 @@ def multiply(
             y_base=base,
             y_tile=lanes,
             y_pitch=y.pitch,
+            z_pitch=y.pitch if z_pitch is None else z_pitch,
+            copy_pitch=y.copy_pitch,
+            width=y.width,
+            lanes=y.lanes,
         )
-        step = Step(name, spec, parameters, tiles * chunks, work, x, y.ref, z, joins=number > 0)
+        step = Step(name, spec, parameters, tiles * chunks, work, x, y_ref, z, joins=number > 0)
         builder.emit(_with_matrix(step, matrix, table, bias))
-        first_vector += vectors * tiles
+        first_vector += width * tiles
 
 
 def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:

@@ -12,15 +12,17 @@ from itertools import product
 from typing import Any
 
 from .math import apply
-from .script import Arguments, Expr, RegisterFile, T, divide, function, let, loop, registers, when
-from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
+from .script import Arguments, Array, Expr, RegisterFile, T, divide, function, let, loop, registers, when
+from .spec import COPIES, VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
+
+BlockRow = Callable[[Arguments, MatmulParameters, Expr, Expr, "Masks | None"], None]
 
 
 def spmm(spec: Spmm, file: RegisterFile) -> Any:
     height, width = spec.block_rows, spec.block_cols
     rows, vectors = register_tile(height, spec.vectors, file)
 
-    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
+    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, masks: Masks | None) -> None:
         first, last = let(a.rows[block]), let(a.rows[block + 1])
         x_tile = let(p.x_base + tile * p.x_tile)
         for i, j in product(range(0, height, rows), range(0, spec.vectors, vectors)):
@@ -29,15 +31,15 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
                 for c in range(width):
                     x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
                     sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
-            sums.store(spec.epilogue, ragged=height > 1)
+            sums.store(spec.epilogue, height > 1, masks)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+    return function(spec.symbol, MatmulParameters, over_block_rows(spec, block_row), spec.index)
 
 
 def dense(spec: Dense, file: RegisterFile) -> Any:
     rows, vectors = register_tile(spec.block_rows, spec.vectors, file)
 
-    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
+    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, masks: Masks | None) -> None:
         x_tile = let(p.x_base + tile * p.x_tile)
         for i, j in product(range(0, spec.block_rows, rows), range(0, spec.vectors, vectors)):
             first = let(block * spec.block_rows + i)
@@ -46,9 +48,9 @@ def dense(spec: Dense, file: RegisterFile) -> Any:
             with loop(0, p.columns) as k:
                 x = let(x_tile + T.Cast("int32", a.cols[k]) * p.unit)
                 sums.multiply_add([a.values[start + k] for start in starts], x)
-            sums.store(spec.epilogue, ragged=spec.block_rows > 1)
+            sums.store(spec.epilogue, spec.block_rows > 1, masks)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+    return function(spec.symbol, MatmulParameters, over_block_rows(spec, block_row), spec.index)
 
 
 def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int]:
@@ -78,18 +80,49 @@ def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr,
     return divide(chunk * p.block_rows, p.chunks), divide((chunk + 1) * p.block_rows, p.chunks)
 
 
-def over_block_rows(
-    block_row: Callable[[Arguments, MatmulParameters, Expr, Expr], None],
-) -> Callable[[Arguments, MatmulParameters], None]:
-    """Run ``block_row(arguments, sizes, tile, block)`` for the tile and every block row of every unit."""
+def over_block_rows(spec: Spmm | Dense, block_row: BlockRow) -> Callable[[Arguments, MatmulParameters], None]:
+    """Run ``block_row(arguments, sizes, tile, block, masks)`` for the tile and every block row of every unit."""
 
     def body(a: Arguments, p: MatmulParameters) -> None:
         with loop(a.begin, a.end) as unit:
             tile = let(divide(unit, p.chunks))
+            masks = Masks(p, p.y_base + tile * p.y_tile, spec.vectors) if spec.framed else None
             with loop(*chunk_of(p, unit - tile * p.chunks)) as block:
-                block_row(a, p, tile, block)
+                block_row(a, p, tile, block, masks)
 
     return body
+
+
+class Masks:
+    """Which lanes of a tile that starts at pixel ``start`` each copy of a frame shows: all bits of an element, or none."""
+
+    def __init__(self, p: MatmulParameters, start: Expr, vectors: int) -> None:
+        self.masks = Array(T.alloc_buffer((COPIES * vectors * VECTOR_LANES,), "int32", scope="local"))
+        self.vectors = vectors
+        ones, zeros = (T.Broadcast(T.int32(bits), VECTOR_LANES) for bits in (-1, 0))
+        for v in range(vectors):
+            pixel = let(T.Ramp(start + v * VECTOR_LANES, 1, VECTOR_LANES))
+            column = let(pixel - _row(pixel, p.width) * T.Broadcast(p.width, VECTOR_LANES))
+            real = pixel < T.Broadcast(p.lanes, VECTOR_LANES)
+            # What a copy moves across an edge of the image would appear at the other edge, a row off.
+            right = T.And(real, column < T.Broadcast(p.width - 1, VECTOR_LANES))
+            left = T.And(real, column > zeros)
+            for copy, shown in enumerate((right, real, left)):
+                self.masks.store(self.slot(copy, v), T.Select(shown, ones, zeros))
+
+    def slot(self, copy: int, vector: int) -> int:
+        return (copy * self.vectors + vector) * VECTOR_LANES
+
+    def apply(self, value: Expr, copy: int, vector: int) -> Expr:
+        bits = T.reinterpret(f"int32x{VECTOR_LANES}", value)
+        return T.reinterpret(f"float32x{VECTOR_LANES}", T.bitwise_and(bits, self.masks.load(self.slot(copy, vector))))
+
+
+def _row(pixel: Expr, width: Expr) -> Expr:
+    """pixel / width. Divisions of integers are no vector instructions; this is exact up to 4 million pixels."""
+    reciprocal = T.float32(1) / T.Cast("float32", width)
+    middle = T.Cast(f"float32x{VECTOR_LANES}", pixel) + T.Broadcast(T.float32(0.5), VECTOR_LANES)
+    return T.Cast(f"int32x{VECTOR_LANES}", middle * T.Broadcast(reciprocal, VECTOR_LANES))
 
 
 class Sums:
@@ -99,8 +132,9 @@ class Sums:
         self, a: Arguments, p: MatmulParameters, tile: Expr, first: Expr, vector: int, rows: int, vectors: int
     ) -> None:
         self.a, self.rows, self.vectors, self.lane = a, rows, vectors, vector * VECTOR_LANES
-        self.first, self.last, self.pitch = let(first), p.rows, p.y_pitch
-        self.start = let(p.y_base + tile * p.y_tile + self.first * p.y_pitch + self.lane)
+        self.first, self.p = let(first), p
+        tile_start = let(p.y_base + tile * p.y_tile + self.lane)
+        self.y_start, self.z_start = let(tile_start + self.first * p.y_pitch), let(tile_start + self.first * p.z_pitch)
         self.sums = registers(rows * vectors)
         for r in range(rows):
             # A row beyond a ragged end computes something; it is not stored.
@@ -117,17 +151,26 @@ class Sums:
             term = T.Broadcast(weight, VECTOR_LANES) * self.a.x.load(x + self.lane + v * VECTOR_LANES)
             self.sums.store(self.slot(r, v), self.sums.load(self.slot(r, v)) + term)
 
-    def store(self, epilogue: Epilogue, ragged: bool) -> None:
+    def store(self, epilogue: Epilogue, ragged: bool, masks: Masks | None) -> None:
         # The long functions run in a loop of their own: unrolled over a register tile they fill the instruction cache.
         inline = epilogue.function in ("none", "relu")
         for r in range(self.rows):
-            with when(self.first + r < self.last if ragged else True):
+            with when(self.first + r < self.p.rows if ragged else True):
                 for v in range(self.vectors):
-                    offset = self.start + r * self.pitch + v * VECTOR_LANES
                     value = self.sums.load(self.slot(r, v))
-                    value = value + self.a.z.load(offset) if epilogue.add else value
-                    self.a.y.store(offset, apply(epilogue.function, value) if inline else value)
+                    if epilogue.add:
+                        value = value + self.a.z.load(self.z_start + r * self.p.z_pitch + v * VECTOR_LANES)
+                    value = let(apply(epilogue.function, value) if inline else value)
+                    self.write(value, self.y_start + r * self.p.y_pitch, v, masks)
         if not inline:
-            with loop(0, T.min(self.rows, self.last - self.first)) as r, loop(0, self.vectors) as v:
-                offset = let(self.start + r * self.pitch + v * VECTOR_LANES)
+            with loop(0, T.min(self.rows, self.p.rows - self.first)) as r, loop(0, self.vectors) as v:
+                offset = let(self.y_start + r * self.p.y_pitch + v * VECTOR_LANES)
                 self.a.y.store(offset, apply(epilogue.function, self.a.y.load(offset)))
+
+    def write(self, value: Expr, row: Expr, v: int, masks: Masks | None) -> None:
+        if masks is None:
+            self.a.y.store(row + v * VECTOR_LANES, value)
+            return
+        for copy in range(COPIES):
+            shown = masks.apply(value, copy, self.lane // VECTOR_LANES + v)
+            self.a.y.store(row + copy * self.p.copy_pitch + v * VECTOR_LANES + 1 - copy, shown)

@@ -79,6 +79,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 y_base=0,
                 y_tile=m * lanes,
                 y_pitch=lanes,
+                z_pitch=lanes,
             )
             run = partial(
                 call,
@@ -110,7 +111,7 @@ def test_bases_and_pitches_reach_a_part_of_a_value(isa: Isa) -> None:
     x, y, bias = uniform(k, pitch), uniform(m, pitch, seed=1), uniform(m)
     expected = y.astype(np.float64)
     expected[:, 64:] = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x[:, 64:] + bias[:, None], y[:, 64:])
-    p = MatmulParameters(m, m, 0, 2, pitch, x_base=64, x_tile=32, y_base=64, y_tile=32, y_pitch=pitch)
+    p = MatmulParameters(m, m, 0, 2, pitch, x_base=64, x_tile=32, y_base=64, y_tile=32, y_pitch=pitch, z_pitch=pitch)
     cols = weight.cols.astype(np.int32)
     call(spec, isa, p, 2, x=x, y=y, z=y, rows=weight.rows, cols=cols, values=weight.values, bias=bias)
     close(y, expected)

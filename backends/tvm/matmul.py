@@ -20,6 +20,7 @@ from .kernels.spec import (
     MatmulParameters,
     Spmm,
     Spmv,
+    Tiling,
     VectorParameters,
 )
 from .plan import NOTHING, Prepare, Ref, Step
@@ -104,13 +105,16 @@ def multiply(
     y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
     splits = split_vectors(vectors(y.lanes), most)
     for number, (width, tiles) in enumerate(splits):
+        lanes = width * VECTOR_LANES
+        frame: Tiling | None = None
+        if y.framed:
+            frame = "pixels" if lanes % y.width else "whole rows"
         spec: Spmm | Dense
         if matrix.sparse:
-            spec = Spmm(matrix.block_rows, matrix.block_cols, width, index, epilogue, y.framed)
+            spec = Spmm(matrix.block_rows, matrix.block_cols, width, index, epilogue, frame)
         else:
-            spec = Dense(DENSE_ROWS[width], width, index, epilogue, y.framed)
+            spec = Dense(DENSE_ROWS[width], width, index, epilogue, frame)
         block_rows = -(-matrix.rows // spec.block_rows)
-        lanes = width * VECTOR_LANES
         work = 2 * matrix.elems * lanes * tiles
         chunks = max(1, min(block_rows, UNITS_MOST // tiles, work // tiles // CHUNK_WORK))
         base = first_vector * VECTOR_LANES

@@ -28,6 +28,7 @@ from typing import ClassVar, Literal, NamedTuple
 Function = Literal["none", "relu", "gelu", "gelu_tanh"]
 Index = Literal["uint16", "int32"]
 Isa = Literal["avx2", "avx512"]
+Tiling = Literal["whole rows", "pixels"]  # what a tile of a frame consists of
 
 VECTOR_LANES = 16
 COPIES = 3  # of a frame
@@ -44,7 +45,7 @@ class MatmulParameters(NamedTuple):
     Unit u is (tile = u // chunks, chunk = u % chunks): the lanes of one tile for one chunk of the block rows, that is
     block rows [chunk * block_rows // chunks, (chunk + 1) * block_rows // chunks). Units = tiles * chunks.
     Tile t reads x from x_base + t * x_tile and writes y from y_base + t * y_tile, one row every y_pitch; z likewise,
-    one row every z_pitch. The last three: `framed` kernels only, whose y is the first pixel of copy 0.
+    one row every z_pitch. The last three: kernels with a ``frame`` only, whose y is the first pixel of copy 0.
     """
 
     block_rows: int  # ceil(rows / spec.block_rows)
@@ -186,14 +187,18 @@ class Epilogue:
         return "_".join(["add"] * self.add + [self.function] * (self.function != "none")) or "plain"
 
 
+def _suffix(frame: Tiling | None) -> str:
+    return "" if frame is None else "_frame_of_" + frame.replace(" ", "_")
+
+
 @dataclass(frozen=True)
 class Spmm:
     """y[m, t] = epilogue(bias[m] + sum_q values[q] * x[cols[q] * unit + t]): sparse times [columns][lanes].
 
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
-    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z. ``framed``: y is a frame, whose zeros
-    stand already; only pixels become anything else. For none and relu.
+    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z. ``frame``: y is one, whose zeros
+    stand already, and what each tile holds of it; for the functions none and relu.
     """
 
     block_rows: int = 1
@@ -201,12 +206,12 @@ class Spmm:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    framed: bool = False
+    frame: Tiling | None = None
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}{'_framed' * self.framed}"
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame)}"
 
 
 @dataclass(frozen=True)
@@ -220,12 +225,12 @@ class Dense:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    framed: bool = False
+    frame: Tiling | None = None
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}{'_framed' * self.framed}"
+        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame)}"
 
 
 @dataclass(frozen=True)

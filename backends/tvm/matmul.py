@@ -20,7 +20,6 @@ from .kernels.spec import (
     MatmulParameters,
     Spmm,
     Spmv,
-    Tiling,
     VectorParameters,
 )
 from .plan import NOTHING, Prepare, Ref, Step
@@ -106,14 +105,13 @@ def multiply(
     splits = split_vectors(vectors(y.lanes), most)
     for number, (width, tiles) in enumerate(splits):
         lanes = width * VECTOR_LANES
-        frame: Tiling | None = None
-        if y.framed:
-            frame = "pixels" if lanes % y.width else "whole rows"
+        whole_rows = lanes % y.width == 0 and y.lanes % VECTOR_LANES == 0
+        frame_width = (y.width if whole_rows else 0) if y.framed else None
         spec: Spmm | Dense
         if matrix.sparse:
-            spec = Spmm(matrix.block_rows, matrix.block_cols, width, index, epilogue, frame)
+            spec = Spmm(matrix.block_rows, matrix.block_cols, width, index, epilogue, frame_width)
         else:
-            spec = Dense(DENSE_ROWS[width], width, index, epilogue, frame)
+            spec = Dense(DENSE_ROWS[width], width, index, epilogue, frame_width)
         block_rows = -(-matrix.rows // spec.block_rows)
         work = 2 * matrix.elems * lanes * tiles
         chunks = max(1, min(block_rows, UNITS_MOST // tiles, work // tiles // CHUNK_WORK))

@@ -28,7 +28,6 @@ from typing import ClassVar, Literal, NamedTuple
 Function = Literal["none", "relu", "gelu", "gelu_tanh"]
 Index = Literal["uint16", "int32"]
 Isa = Literal["avx2", "avx512"]
-Tiling = Literal["whole rows", "pixels"]  # what a tile of a frame consists of
 
 VECTOR_LANES = 16
 COPIES = 3  # of a frame
@@ -187,8 +186,8 @@ class Epilogue:
         return "_".join(["add"] * self.add + [self.function] * (self.function != "none")) or "plain"
 
 
-def _suffix(frame: Tiling | None) -> str:
-    return "" if frame is None else "_frame_of_" + frame.replace(" ", "_")
+def _suffix(frame_width: int | None) -> str:
+    return "" if frame_width is None else f"_frame{frame_width or ''}"
 
 
 @dataclass(frozen=True)
@@ -206,12 +205,12 @@ class Spmm:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    frame: Tiling | None = None
+    frame_width: int | None = None
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame)}"
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame_width)}"
 
 
 @dataclass(frozen=True)
@@ -225,12 +224,12 @@ class Dense:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    frame: Tiling | None = None
+    frame_width: int | None = None
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame)}"
+        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame_width)}"
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class ImageLowering:
         epilogue = Epilogue(layer.function, layer.add is not None)
         match layer.op:
             case Conv2d() as op:
-                z = None if layer.add is None else self._readable(layer.add)
-                self._convolution(layer.name, op, self._new(layer.node), z, epilogue)
+                added = None if layer.add is None else self._readable(layer.add)
+                self._convolution(layer.name, op, self._new(layer.node), added, epilogue)
             case Linear() as op:
                 y, x = self._new(layer.node), self._worked(op.x)
                 z = NOTHING if layer.add is None else self._worked(layer.add).ref

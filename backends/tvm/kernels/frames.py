@@ -17,8 +17,8 @@ Store = Callable[[Array, Expr, int, Sequence[Expr]], None]
 def store_rows(p: MatmulParameters, width: int) -> Store:
     """For vectors that are whole rows of ``width`` pixels: moved in registers, and stored where they were.
 
-    Stores of whole cache lines are why: with 90 % zeros on one thread of an EPYC (AVX-512), ResNet-56 takes 470 us where
-    `store_pixels` takes 484. With AVX2 it is the other way around: 563 and 554.
+    Stores of whole cache lines are why: ResNet-56 with 90 % zeros takes 470 us where `store_pixels` takes 484 (AVX-512,
+    one thread of an EPYC). With AVX2 it is the other way around: 563 and 554.
     """
 
     def store(y: Array, offset: Expr, _: int, values: Sequence[Expr]) -> None:

@@ -13,7 +13,7 @@ Shapes and units used throughout:
     vector        16 lanes (one AVX-512 register, two AVX2 registers)
     value         a matrix [channels][pitch]; the first ``lanes`` of every row are real, the rest is garbage
     frame         a value as 3x3 convolutions read it: three copies [3][channels][rows][width], in copy s every pixel is
-                  1 - s columns to the right of its place, and zeros surround the image: a row above, all that is below
+                  1 - s columns to the right of its place, and zeros surround the image: one row above, the rest below
     over-reaching a kernel so marked reads and writes whole vectors: its x, y and z need rows of whole vectors or slack
                   behind them; all others touch exactly the elements they name and may work on a user's tensor
     in place      y may be the same memory as x (or z) where a kernel says so
@@ -44,7 +44,7 @@ class MatmulParameters(NamedTuple):
     Unit u is (tile = u // chunks, chunk = u % chunks): the lanes of one tile for one chunk of the block rows, that is
     block rows [chunk * block_rows // chunks, (chunk + 1) * block_rows // chunks). Units = tiles * chunks.
     Tile t reads x from x_base + t * x_tile and writes y from y_base + t * y_tile, one row every y_pitch; z likewise,
-    one row every z_pitch. The last three: kernels with a ``frame`` only, whose y is the first pixel of copy 0.
+    one row every z_pitch. The last three are read where y is a frame; y is then the first pixel of copy 0.
     """
 
     block_rows: int  # ceil(rows / spec.block_rows)
@@ -186,8 +186,8 @@ class Epilogue:
         return "_".join(["add"] * self.add + [self.function] * (self.function != "none")) or "plain"
 
 
-def _suffix(frame_width: int | None) -> str:
-    return "" if frame_width is None else f"_frame{frame_width or ''}"
+def _written(spec: Spmm | Dense) -> str:
+    return str(spec.epilogue) + ("" if spec.frame_width is None else f"_frame{spec.frame_width or ''}")
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,9 @@ class Spmm:
 
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
-    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z. ``frame``: y is one, whose zeros
-    stand already, and what each tile holds of it; for the functions none and relu.
+    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
+    ``frame_width``: y is a frame whose zeros stand already, written with none or relu only. Not 0: the width of a row
+    where every tile is whole rows of pixels and nothing else.
     """
 
     block_rows: int = 1
@@ -210,7 +211,7 @@ class Spmm:
 
     @property
     def symbol(self) -> str:
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame_width)}"
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{_written(self)}"
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class Dense:
 
     @property
     def symbol(self) -> str:
-        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}{_suffix(self.frame_width)}"
+        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{_written(self)}"
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,9 @@ class Sums:
                 row = self.y_start + r * self.p.y_pitch
                 if store_frame is not None:
                     store_frame(self.a.y, row, self.lane // VECTOR_LANES, values)
-                    continue
-                for v, value in enumerate(values):
-                    self.a.y.store(row + v * VECTOR_LANES, value)
+                else:
+                    for v, value in enumerate(values):
+                        self.a.y.store(row + v * VECTOR_LANES, value)
         if not inline:
             with loop(0, T.min(self.rows, self.p.rows - self.first)) as r, loop(0, self.vectors) as v:
                 offset = let(self.y_start + r * self.p.y_pitch + v * VECTOR_LANES)

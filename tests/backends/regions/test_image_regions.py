@@ -55,8 +55,8 @@ class Projection(nn.Module):
 class Chain(nn.Module):
     """Convolutions that read what a convolution made, at sizes where a value is best laid out for the next one.
 
-    Values have many readers: 3x3 convolutions with stride 1 and 2, a 1x1, a pool, an addition. Several of one shape live
-    at once, and their memory is used again.
+    Values have many readers: 3x3 convolutions with stride 1 and 2, a 1x1, a pool, an addition. Several of one shape
+    live at once, and their memory is used again.
     """
 
     def __init__(self, height: int, width: int) -> None:

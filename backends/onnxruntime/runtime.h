@@ -25,6 +25,8 @@ struct step {
     int64_t work;
     const int32_t *p;
     struct ref x, y, z, rows, cols, values, bias;
+    const char *name; /* for profiles, as are the costs of a whole item */
+    int64_t flops, touched_bytes;
 };
 
 /* Column k = (c, ky, kx) becomes c * channel_step + row_steps[ky] + column_steps[kx]; columns < 0: a dense weight. */
@@ -80,6 +82,7 @@ enum isa { ISA_AUTO, ISA_AVX2, ISA_AVX512, ISA_COUNT };
 extern const int32_t sparsecc_regions_count;
 extern const struct region sparsecc_regions[];
 extern kernel_fn *const *const sparsecc_kernels[ISA_COUNT];
+extern const char *const sparsecc_kernel_names[];
 extern const float sparsecc_zeros[];
 #pragma GCC visibility pop
 

@@ -132,7 +132,9 @@ def multiply(
             width=y.width,
             lanes=y.lanes,
         )
-        step = Step(name, spec, parameters, tiles * chunks, work, x, y_ref, z, joins=number > 0)
+        real = max(0, min(y.lanes - base, lanes * tiles))  # padding behind them is computed along
+        costs = 2 * matrix.elems * real, _touched_bytes(matrix, columns, real, z)
+        step = Step(name, spec, parameters, tiles * chunks, work, *costs, x, y_ref, z, joins=number > 0)
         builder.emit(_with_matrix(step, matrix, table, bias))
         first_vector += width * tiles
 
@@ -168,7 +170,7 @@ def _vector(
     block_rows = -(-matrix.rows // matrix.block_rows)
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
-    step = Step(name, spec, parameters, chunks, work, x, y.ref, z)
+    step = Step(name, spec, parameters, chunks, work, work, _touched_bytes(matrix, columns, 1, z), x, y.ref, z)
     builder.emit(_with_matrix(step, matrix, table, bias))
 
 
@@ -192,6 +194,16 @@ def _table(builder: Builder, matrix: Stored, columns: Columns, index: Index) -> 
         block_cols=matrix.block_cols,
     )
     return builder.tables.prepared(common)
+
+
+def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, z: Ref) -> int:
+    """The weight once, the result and what is added to it, and of x what any weight needs.
+
+    The rows of a convolution's kernel read the same pixels: of them x counts once, its halo not at all.
+    """
+    x_rows = min(matrix.cols // len(columns.row_steps), matrix.elems)
+    weight_bytes = 4 * (matrix.elems + matrix.rows) + 2 * matrix.blocks * matrix.block_cols
+    return weight_bytes + 4 * lanes * (x_rows + matrix.rows * (1 + (z != NOTHING)))
 
 
 def _kernel_size(columns: Columns) -> int:

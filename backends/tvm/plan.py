@@ -44,6 +44,8 @@ class Step:
     """One kernel over ``units`` units. ``joins``: independent of the step before, both may run at once.
 
     ``work``: FLOPs plus bytes moved for a whole item; a copied byte takes about as long as a sparse FLOP.
+    ``flops`` and ``touched_bytes`` are of a whole item too, for profiles: multiplications and additions of stored
+    weights with real lanes (0 where there are no weights), and the distinct bytes read and written, halos left out.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Step:
     parameters: Parameters
     units: int
     work: int
+    flops: int
+    touched_bytes: int
     x: Ref
     y: Ref
     z: Ref = NOTHING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
@@ -71,13 +71,14 @@ class TokenLowering:
 
     def _transfer(self, name: str, kernel: LoadTokens | StoreTokens, panel: Value, x: Ref, y: Ref) -> None:
         parameters = TokensParameters(panel.channels, panel.pitch)
-        self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, x, y))
+        self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, 0, 8 * panel.elems, x, y))
 
     def _layer_norm(self, name: str, op: LayerNorm, x: Value, y: Value) -> None:
         parameters = LayerNormParameters(x.channels, x.pitch, float_bits(op.epsilon))
         values, bias = self.builder.input(op.weight), self.builder.input(op.bias)
         units, work = x.pitch // VECTOR_LANES, 20 * x.elems
-        self.builder.emit(Step(name, spec.LayerNorm(), parameters, units, work, x.ref, y.ref, values=values, bias=bias))
+        step = Step(name, spec.LayerNorm(), parameters, units, work, 0, 8 * x.elems, x.ref, y.ref)
+        self.builder.emit(replace(step, values=values, bias=bias))
 
 
 def float_bits(number: float) -> int:

@@ -31,6 +31,7 @@ Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
 COPIES = 3  # of a frame
+FRAME_PIXELS_MOST = 1 << 22  # kernels find the row of a pixel in float32 arithmetic, exact up to here
 
 
 def float_bits(value: float) -> int:
@@ -60,7 +61,7 @@ class MatmulParameters(NamedTuple):
     z_pitch: int
     copy_pitch: int = 0  # elements between two copies of a frame
     width: int = 0  # of a row of pixels
-    lanes: int = 0  # pixels; zeros are written to what the last tile has beyond them
+    lanes: int = 0  # pixels; the last tile writes zeros beyond them
 
 
 class VectorParameters(NamedTuple):
@@ -197,8 +198,8 @@ class Spmm:
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
     One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
-    ``frame_width``: y is a frame whose zeros stand already, written with none or relu only. Not 0: the width of a row
-    where every tile is whole rows of pixels and nothing else.
+    ``frame_width`` is None where y is a plain value. Else y is a frame whose zeros stand already, and the function none
+    or relu. Not 0: the width of its rows, a divisor or a multiple of 16, where every tile is whole rows and no more.
     """
 
     block_rows: int = 1

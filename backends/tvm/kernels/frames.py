@@ -80,7 +80,7 @@ def store_pixels(p: MatmulParameters, start: Expr, vectors: int) -> Store:
 
 
 def _row(pixel: Expr, width: Expr) -> Expr:
-    """pixel / width, exact up to `FRAME_PIXELS_MOST`. Divisions of integers are no vector instructions."""
+    """pixel / width. Divisions of integers are no vector instructions; this is exact up to 2 ** 22 pixels."""
     reciprocal = T.float32(1) / T.Cast("float32", width)
     middle = T.Cast(f"float32x{VECTOR_LANES}", pixel) + T.Broadcast(T.float32(0.5), VECTOR_LANES)
     return T.Cast(f"int32x{VECTOR_LANES}", middle * T.Broadcast(reciprocal, VECTOR_LANES))

@@ -31,7 +31,6 @@ Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
 COPIES = 3  # of a frame
-FRAME_PIXELS_MOST = 1 << 22  # kernels find the row of a pixel in float32 arithmetic, exact up to here
 
 
 def float_bits(value: float) -> int:
@@ -61,7 +60,7 @@ class MatmulParameters(NamedTuple):
     z_pitch: int
     copy_pitch: int = 0  # elements between two copies of a frame
     width: int = 0  # of a row of pixels
-    lanes: int = 0  # pixels; the last tile writes zeros beyond them
+    lanes: int = 0  # pixels, at most 4 million; the last tile writes zeros beyond them
 
 
 class VectorParameters(NamedTuple):

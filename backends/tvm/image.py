@@ -78,8 +78,8 @@ class ImageLowering:
         epilogue = Epilogue(layer.function, layer.add is not None)
         match layer.op:
             case Conv2d() as op:
-                added = None if layer.add is None else self._readable(layer.add)
-                self._convolution(layer.name, op, self._new(layer.node), added, epilogue)
+                z = None if layer.add is None else self._readable(layer.add)
+                self._convolution(layer.name, op, self._new(layer.node), z, epilogue)
             case Linear() as op:
                 y, x = self._new(layer.node), self._worked(op.x)
                 z = None if layer.add is None else self._worked(layer.add)
@@ -92,8 +92,8 @@ class ImageLowering:
                 y = self._new(layer.node)
                 self.builder.elementwise(layer.name, self._worked(op.x), y, NOTHING, Epilogue(op.function))
             case Add() as op:
-                y, x, z = self._new(layer.node), self._worked(op.x), self._worked(op.y).ref
-                self.builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
+                y, x, added = self._new(layer.node), self._worked(op.x), self._worked(op.y).ref
+                self.builder.elementwise(layer.name, x, y, added, Epilogue(layer.function, True))
             case Window() as op:
                 self._window(layer, op)
             case Reshape() as op:

@@ -48,8 +48,8 @@ class TokenLowering:
                 x, y = self._value(op.x), self._new(layer.node)
                 builder.elementwise(layer.name, x, y, NOTHING, Epilogue(op.function))
             case Add() as op:
-                x, z, y = self._value(op.x), self._value(op.y).ref, self._new(layer.node)
-                builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
+                x, added, y = self._value(op.x), self._value(op.y).ref, self._new(layer.node)
+                builder.elementwise(layer.name, x, y, added, Epilogue(layer.function, True))
             case _:
                 raise AssertionError(layer.op)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -69,18 +70,15 @@ def case(kind: Callable[[int, int], nn.Module], height: int, width: int, storage
     return region_case(prune(kind(height, width), 0.4), [torch.randn(3, channels, height, width)], lambda _: storage)
 
 
-CHAINS = [(side, side) for side in (2, 7, 8, 9, 14, 16, 31, 32, 33)]
-CHAINS += [(1, 16), (16, 1), (4, 64), (3, 128), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)]
+CHAINS = [(side, side) for side in (2, 7, 8, 9, 16, 31, 32, 33)]
+CHAINS += [(1, 16), (16, 1), (2, 64), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)]
 READ = [(33, 1), (7, 7), (9, 8), (8, 9), (5, 31), (7, 32), (2, 33), (4, 16), (3, 4)]
 STORAGES = ["dense", "bsr4x1", "bsr16x1"]
 CASES: dict[str, Callable[[], RegionCase]] = {
-    **{f"chain of {h}x{w}": lambda h=h, w=w: case(Chain, h, w) for h, w in CHAINS},
-    **{
-        f"chain of {h}x{w}, {s}": lambda h=h, w=w, s=s: case(Chain, h, w, s)
-        for h, w in ((8, 8), (7, 9))
-        for s in STORAGES
-    },
-    **{f"readers of {h}x{w}": lambda h=h, w=w: case(Readers, h, w) for h, w in READ},
+    **{f"chain of {h}x{w}": partial(case, Chain, h, w) for h, w in CHAINS},
+    **{f"chain of 8x8, {storage}": partial(case, Chain, 8, 8, storage) for storage in STORAGES},
+    **{f"chain of 7x9, {storage}": partial(case, Chain, 7, 9, storage) for storage in STORAGES},
+    **{f"readers of {h}x{w}": partial(case, Readers, h, w) for h, w in READ},
 }
 
 

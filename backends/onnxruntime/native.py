@@ -51,12 +51,17 @@ class NativeRegion:
         if not self._engine:
             raise ValueError(message.value.decode())
 
-    def bind(self, activations: Sequence[Array], outputs: Sequence[Array], rows: int) -> NativeCall:
-        """A call that can be repeated at the cost of one C call: what tuning times. Shapes are the caller's duty."""
+    def bind(
+        self, activations: Sequence[Array], outputs: Sequence[Array], rows: int, pool: int | None = None
+    ) -> NativeCall:
+        """A call that can be repeated at the cost of one C call: what tuning times. Shapes are the caller's duty.
+
+        ``pool``: the address of a struct pool of runtime.h, which must outlive the call; None is one thread.
+        """
         if self._engine is None:
             raise ValueError("the region is closed")
         inputs = [*activations, *self._arrays[len(activations) :]]
-        return NativeCall(self._library, self._engine, inputs, outputs, rows)
+        return NativeCall(self._library, self._engine, inputs, outputs, rows, pool)
 
     def close(self) -> None:
         if self._engine:
@@ -74,15 +79,21 @@ class NativeCall:
     """Computes a region from and into fixed arrays, which it keeps alive."""
 
     def __init__(
-        self, library: ctypes.CDLL, engine: int, inputs: Sequence[Array | None], outputs: Sequence[Array], rows: int
+        self,
+        library: ctypes.CDLL,
+        engine: int,
+        inputs: Sequence[Array | None],
+        outputs: Sequence[Array],
+        rows: int,
+        pool: int | None,
     ) -> None:
         self._run = library.sparsecc_run
         self._kept = (inputs, outputs)
-        self._library = library
+        self._library, self._pool = library, ctypes.c_void_p(pool)
         self._arguments = (ctypes.c_void_p(engine), _pointers(inputs), _pointers(outputs), ctypes.c_int64(rows))
 
     def __call__(self) -> None:
-        if self._run(*self._arguments):
+        if self._run(*self._arguments, self._pool):
             raise MemoryError("the arena of a region")
 
     def profile(self) -> Sequence[Measured]:

@@ -3,6 +3,7 @@
 #include "runtime.h"
 
 #include <cpuid.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -10,15 +11,17 @@
 #include <string.h>
 #include <time.h>
 
-/* One parallel phase must be worth waking threads, and each of its pieces worth fetching. Measured on 16 tokens through
- * the linear layers of a MiniLM block, 90 % zeros, two threads of a Sapphire Rapids: 0.163 ms unsplit, 0.136 from 400,000
- * on, 0.122 from 200,000 on, 0.180 from 25,000 on (with pieces of half of it). */
-enum { PARALLEL_WORK = 200000, PIECE_WORK = 100000, PIECES_MOST = 16 };
+/* Pieces of less are not worth a claim: PIECE_WORK is about 2 us. While a thread is alone it claims ALONE_WORK at once:
+ * an atomic operation waits until all stores before it are done, and two for every piece cost ResNet-56 with 90 % zeros
+ * 10 us of 444 (one thread of an EPYC). A thread yields the CPU after about 20 us of waiting: whoever it waits for may
+ * have been put off it. */
+enum { PIECE_WORK = 100000, ALONE_WORK = 500000, PIECES_MOST = 16, SPINS_MOST = 1000 };
 
 /* What one item needs while it runs. Lives in a free list between calls, so that concurrent calls never share one. */
 struct workspace {
     struct workspace *next;
     float *arena;
+    atomic_uint *claims; /* by the number of a phase's first step, see `claim` */
     const char *bases[];
 };
 
@@ -34,6 +37,7 @@ struct engine {
     const void **tables;    /* by prepare number: made here, or a constant used in place */
     void **owned;           /* the tables made here */
     struct freelist *free;  /* by variant number */
+    atomic_int threads;     /* the most that were seen in one call */
 };
 
 static void *fail(struct message *message, const char *format, ...) {
@@ -192,6 +196,7 @@ struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, c
     }
     for (int32_t i = 0; i < region->input_count; i++)
         engine->constants[i] = region->inputs[i].constant ? inputs[i] : NULL;
+    atomic_init(&engine->threads, 2);
     for (int32_t i = 0; i < region->variant_count; i++)
         atomic_flag_clear(&engine->free[i].busy);
     for (int32_t i = 0; i < region->prepare_count; i++)
@@ -202,12 +207,17 @@ struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, c
     return engine;
 }
 
+static void free_workspace(struct workspace *space) {
+    free(space->arena);
+    free(space->claims);
+    free(space);
+}
+
 void sparsecc_engine_close(struct engine *engine) {
     for (int32_t i = 0; engine->free != NULL && i < engine->region->variant_count; i++)
         for (struct workspace *next, *each = engine->free[i].first; each != NULL; each = next) {
             next = each->next;
-            free(each->arena);
-            free(each);
+            free_workspace(each);
         }
     for (int32_t i = 0; engine->owned != NULL && i < engine->region->prepare_count; i++)
         free(engine->owned[i]);
@@ -236,8 +246,9 @@ static struct workspace *new_workspace(const struct engine *engine, const struct
         return NULL;
     size_t bytes = ((size_t)variant->arena_elems * sizeof(float) + 63) / 64 * 64;
     space->arena = aligned_alloc(64, bytes);
-    if (space->arena == NULL) {
-        free(space);
+    space->claims = malloc(((size_t)variant->step_count + 1) * sizeof *space->claims);
+    if (space->arena == NULL || space->claims == NULL) {
+        free_workspace(space);
         return NULL;
     }
     memset(space->arena, 0, bytes);
@@ -285,67 +296,69 @@ struct call {
     const void *const *inputs;
     void *const *outputs;
     int64_t rows;
-    const struct pool *pool;   /* for the steps of an item */
     struct measured *measured; /* NULL unless each step is timed */
+    atomic_int threads;        /* at work now */
     atomic_bool out_of_memory;
 };
 
-/* A phase: steps that do not depend on each other. Piece i of n takes units [U*i/n, U*(i+1)/n) of each. */
-struct phase {
+struct item {
     const struct engine *engine;
-    const struct workspace *space;
-    const struct step *begin, *end;
+    const struct variant *variant;
+    struct workspace *space;
     int32_t lanes;
-    size_t pieces;
+};
+
+/* Steps that do not depend on each other. Piece i of n takes units [U*i/n, U*(i+1)/n) of each. */
+struct phase {
+    const struct step *begin, *end;
+    int32_t pieces, pieces_alone; /* in all; at once by a thread that is alone */
+};
+
+struct pieces {
+    int32_t begin, end;
 };
 
 static void *address(const struct workspace *space, struct ref ref) {
     return (void *)(uintptr_t)(space->bases[ref.base] + (ptrdiff_t)ref.offset * (ptrdiff_t)sizeof(float));
 }
 
-static void run_piece(void *job, size_t piece) {
-    const struct phase *phase = job;
-    const struct workspace *space = phase->space;
+static int32_t units_of(const struct item *item, const struct step *step) {
+    return step->units == UNITS_LANES ? item->lanes : step->units;
+}
+
+static void run_pieces(const struct item *item, const struct phase *phase, struct pieces pieces) {
+    const struct workspace *space = item->space;
     for (const struct step *step = phase->begin; step < phase->end; step++) {
-        int64_t units = step->units == UNITS_LANES ? phase->lanes : step->units, pieces = (int64_t)phase->pieces;
-        int32_t begin = (int32_t)(units * (int64_t)piece / pieces);
-        int32_t end = (int32_t)(units * (int64_t)(piece + 1) / pieces);
+        int64_t units = units_of(item, step);
+        int32_t begin = (int32_t)(units * pieces.begin / phase->pieces);
+        int32_t end = (int32_t)(units * pieces.end / phase->pieces);
         if (begin < end)
-            phase->engine->kernels[step->kernel](
+            item->engine->kernels[step->kernel](
                 address(space, step->x), address(space, step->y), address(space, step->z), address(space, step->rows),
                 address(space, step->cols), address(space, step->values), address(space, step->bias), step->p, begin,
                 end);
     }
 }
 
-static size_t pieces(const struct phase *phase) {
-    int64_t work = 0, units = 1;
-    for (const struct step *step = phase->begin; step < phase->end; step++) {
-        int64_t own = step->units == UNITS_LANES ? phase->lanes : step->units;
-        work += step->work;
-        units = own > units ? own : units;
-    }
-    if (work < PARALLEL_WORK)
-        return 1;
-    int64_t count = work / PIECE_WORK < PIECES_MOST ? work / PIECE_WORK : PIECES_MOST;
-    return (size_t)(count < units ? count : units);
+static struct phase first_phase(const struct item *item) {
+    return (struct phase){item->variant->steps, item->variant->steps, 0, 0};
 }
 
-static void run_steps(const struct engine *engine, const struct workspace *space, const struct variant *variant,
-                      int32_t lanes, const struct pool *pool) {
-    const struct step *last = variant->steps + variant->step_count;
-    struct phase phase = {engine, space, variant->steps, variant->steps, lanes, 1};
-    while (phase.begin < last) {
-        phase.end = phase.begin + 1;
-        while (phase.end < last && phase.end->joins)
-            phase.end++;
-        phase.pieces = pool == NULL ? 1 : pieces(&phase);
-        if (phase.pieces == 1)
-            run_piece(&phase, 0);
-        else
-            pool->run(pool, run_piece, phase.pieces, &phase);
-        phase.begin = phase.end;
+/* Go on to the phase that follows; false where there is none. */
+static bool next_phase(const struct item *item, struct phase *phase) {
+    const struct step *last = item->variant->steps + item->variant->step_count;
+    int64_t work = 0, units = 1;
+    phase->begin = phase->end;
+    while (phase->end < last && (phase->end == phase->begin || phase->end->joins)) {
+        int64_t own = units_of(item, phase->end);
+        units = own > units ? own : units;
+        work += phase->end++->work;
     }
+    int64_t pieces = work / PIECE_WORK < PIECES_MOST ? work / PIECE_WORK : PIECES_MOST;
+    phase->pieces = (int32_t)(pieces < 1 ? 1 : pieces < units ? pieces : units);
+    phase->pieces_alone = work > ALONE_WORK ? (int32_t)(phase->pieces * (int64_t)ALONE_WORK / work) : phase->pieces;
+    phase->pieces_alone += phase->pieces_alone == 0;
+    return phase->begin < last;
 }
 
 static double now_s(void) {
@@ -354,44 +367,133 @@ static double now_s(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void measure_steps(const struct engine *engine, const struct workspace *space, const struct variant *variant,
-                          int32_t lanes, struct measured *measured) {
-    for (int32_t i = 0; i < variant->step_count; i++) {
-        const struct step *step = &variant->steps[i];
-        struct phase phase = {engine, space, step, step + 1, lanes, 1};
-        double start = now_s();
-        run_piece(&phase, 0);
-        measured[i].seconds += now_s() - start;
-        measured[i].name = step->name;
-        measured[i].kernel = sparsecc_kernel_names[step->kernel];
-        measured[i].flops += step->flops;
-        measured[i].touched_bytes += step->touched_bytes;
+static void run_steps(const struct item *item, struct measured *measured) {
+    for (int32_t i = 0; i < item->variant->step_count; i++) {
+        const struct step *step = &item->variant->steps[i];
+        double start = measured != NULL ? now_s() : 0;
+        run_pieces(item, &(struct phase){step, step + 1, 1, 1}, (struct pieces){0, 1});
+        if (measured != NULL) {
+            measured[i].seconds += now_s() - start;
+            measured[i].name = step->name;
+            measured[i].kernel = sparsecc_kernel_names[step->kernel];
+            measured[i].flops += step->flops;
+            measured[i].touched_bytes += step->touched_bytes;
+        }
     }
 }
 
-static void run_item(void *job, size_t item) {
-    struct call *call = job;
+/* Bind the memory of an item. False, and noted in the call, where there is none. */
+static bool begin_item(struct call *call, int64_t number, struct item *item) {
     const struct region *region = call->engine->region;
-    struct workspace *space = borrow(call->engine, call->variant);
-    if (space == NULL) {
+    int64_t first = number * call->variant->lanes, left = call->rows - first;
+    int32_t lanes = left < call->variant->lanes ? (int32_t)left : call->variant->lanes;
+    *item = (struct item){call->engine, call->variant, borrow(call->engine, call->variant), lanes};
+    if (item->space == NULL) {
         atomic_store(&call->out_of_memory, true);
-        return;
+        return false;
     }
-    int64_t first = (int64_t)item * call->variant->lanes, left = call->rows - first;
-    const char **bases = space->bases + BASE_INPUTS;
+    const char **bases = item->space->bases + BASE_INPUTS;
     for (int32_t i = 0; i < region->input_count; i++)
         if (!region->inputs[i].constant)
             bases[i] = (const char *)((const float *)call->inputs[i] + first * sparsecc_row_elems(&region->inputs[i]));
     for (int32_t i = 0; i < region->output_count; i++)
         bases[region->input_count + i] =
             (const char *)((float *)call->outputs[i] + first * region->outputs[i].row_elems);
-    int32_t lanes = left < call->variant->lanes ? (int32_t)left : call->variant->lanes;
-    if (call->measured == NULL)
-        run_steps(call->engine, space, call->variant, lanes, call->pool);
-    else
-        measure_steps(call->engine, space, call->variant, lanes, call->measured);
-    give_back(call->engine, call->variant, space);
+    return true;
 }
+
+/* The calls of these two enclose what a thread does for a call. */
+static void enter(struct call *call) {
+    int threads = atomic_fetch_add_explicit(&call->threads, 1, memory_order_relaxed) + 1;
+    int most = atomic_load_explicit(&call->engine->threads, memory_order_relaxed);
+    while (threads > most && !atomic_compare_exchange_weak(&call->engine->threads, &most, threads))
+        ;
+}
+
+static void leave(struct call *call) { atomic_fetch_sub_explicit(&call->threads, 1, memory_order_relaxed); }
+
+static void run_item(void *job, size_t number) {
+    struct call *call = job;
+    struct item item;
+    enter(call);
+    if (begin_item(call, (int64_t)number, &item)) {
+        run_steps(&item, call->measured);
+        give_back(call->engine, call->variant, item.space);
+    }
+    leave(call);
+}
+
+/* ---- one item on several threads ---------------------------------------------------------------------------- */
+
+/* All threads walk the phases of the item: each claims pieces of a phase until none is left, and goes on when all are
+ * done. Only a thread that runs claims, so one that comes late, or never, keeps nobody waiting. */
+struct walk {
+    struct call *call;
+    struct item item;
+    int32_t tasks;
+    _Alignas(64) atomic_int done; /* pieces, of all phases */
+};
+
+/* Take up to `wanted` pieces that nobody has; false where none are left after them. Half of the threads take pieces from
+ * the front, half from the back: so they mostly find in their caches what they wrote in the phase before. `claims` counts
+ * both, in 16 bits each. */
+static bool claim(atomic_uint *claims, int32_t count, int32_t wanted, bool from_back, struct pieces *pieces) {
+    unsigned before = atomic_fetch_add_explicit(claims, (unsigned)wanted << (from_back ? 16 : 0), memory_order_relaxed);
+    int32_t front = (int32_t)(before & 0xffff), back = (int32_t)(before >> 16), left = count - front - back;
+    int32_t taken = left < 0 ? 0 : left < wanted ? left : wanted;
+    pieces->begin = from_back ? count - back - taken : front;
+    pieces->end = pieces->begin + taken;
+    return left > wanted;
+}
+
+static void await(atomic_int *done, int32_t pieces) {
+    for (int32_t spins = 0; atomic_load_explicit(done, memory_order_acquire) < pieces; spins++)
+        if (spins < SPINS_MOST)
+            __builtin_ia32_pause();
+        else
+            sched_yield();
+}
+
+static void run_walk(void *job, size_t task) {
+    struct walk *walk = job;
+    const struct item *item = &walk->item;
+    bool from_back = 2 * task >= (size_t)walk->tasks;
+    int32_t before = 0; /* pieces of the phases before */
+    enter(walk->call);
+    for (struct phase phase = first_phase(item); next_phase(item, &phase); before += phase.pieces) {
+        atomic_uint *claims = &item->space->claims[phase.begin - item->variant->steps];
+        bool more = atomic_load_explicit(&walk->done, memory_order_acquire) < before + phase.pieces;
+        if (more)
+            await(&walk->done, before);
+        while (more) {
+            bool alone = atomic_load_explicit(&walk->call->threads, memory_order_relaxed) == 1;
+            struct pieces pieces;
+            more = claim(claims, phase.pieces, alone ? phase.pieces_alone : 1, from_back, &pieces);
+            if (pieces.begin < pieces.end) {
+                run_pieces(item, &phase, pieces);
+                atomic_fetch_add_explicit(&walk->done, pieces.end - pieces.begin, memory_order_release);
+            }
+        }
+    }
+    leave(walk->call);
+}
+
+static void share_item(struct call *call, int64_t number, const struct pool *pool) {
+    struct walk walk = {.call = call};
+    if (!begin_item(call, number, &walk.item))
+        return;
+    for (int32_t i = 0; i < call->variant->step_count; i++)
+        atomic_init(&walk.item.space->claims[i], 0);
+    for (struct phase phase = first_phase(&walk.item); next_phase(&walk.item, &phase);)
+        walk.tasks = phase.pieces > walk.tasks ? phase.pieces : walk.tasks;
+    if (walk.tasks > 1)
+        pool->run(pool, run_walk, (size_t)walk.tasks, &walk);
+    else
+        run_steps(&walk.item, NULL);
+    give_back(call->engine, call->variant, walk.item.space);
+}
+
+/* ---- a call ------------------------------------------------------------------------------------------------- */
 
 static const struct variant *variant_for(const struct engine *engine, int64_t rows) {
     const struct variant *variant = engine->region->variants;
@@ -400,17 +502,21 @@ static const struct variant *variant_for(const struct engine *engine, int64_t ro
     return variant;
 }
 
-/* Several items are independent: each runs on one thread and in its caches. A single one is split step by step. */
+/* Items run best on one thread each, in its caches. Those at the end are shared where they would leave half of the
+ * threads or more without work. */
 bool sparsecc_engine_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
                          const struct pool *pool) {
     const struct variant *variant = variant_for(engine, rows);
-    int64_t items = (rows + variant->lanes - 1) / variant->lanes;
-    struct call call = {engine, variant, inputs, outputs, rows, items == 1 ? pool : NULL, NULL, false};
-    if (pool != NULL && items > 1)
-        pool->run(pool, run_item, (size_t)items, &call);
+    struct call call = {engine, variant, inputs, outputs, rows, NULL, 0, false};
+    int64_t items = (rows + variant->lanes - 1) / variant->lanes, threads = atomic_load(&engine->threads);
+    int64_t shared = pool != NULL && 2 * (items % threads) <= threads ? items % threads : 0;
+    if (pool != NULL && items - shared > 1)
+        pool->run(pool, run_item, (size_t)(items - shared), &call);
     else
-        for (int64_t item = 0; item < items; item++)
+        for (int64_t item = 0; item < items - shared; item++)
             run_item(&call, (size_t)item);
+    for (int64_t item = items - shared; item < items; item++)
+        share_item(&call, item, pool);
     return !atomic_load(&call.out_of_memory);
 }
 
@@ -420,7 +526,8 @@ bool sparsecc_engine_run(struct engine *engine, const void *const *inputs, void 
 
 EXPORT int32_t sparsecc_region_count(void);
 EXPORT struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t isa, struct message *message);
-EXPORT int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows);
+EXPORT int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
+                            const struct pool *pool);
 EXPORT int32_t sparsecc_step_count(struct engine *engine, int64_t rows);
 EXPORT int32_t sparsecc_profile(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
                                 struct measured *measured);
@@ -436,9 +543,10 @@ struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t 
     return chosen == ISA_AUTO ? NULL : sparsecc_engine_open(&sparsecc_regions[region], chosen, inputs, message);
 }
 
-/* 0, or 1 where memory ran out. One thread. */
-int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows) {
-    return sparsecc_engine_run(engine, inputs, outputs, rows, NULL) ? 0 : 1;
+/* 0, or 1 where memory ran out. */
+int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
+                     const struct pool *pool) {
+    return sparsecc_engine_run(engine, inputs, outputs, rows, pool) ? 0 : 1;
 }
 
 int32_t sparsecc_step_count(struct engine *engine, int64_t rows) { return variant_for(engine, rows)->step_count; }
@@ -447,7 +555,7 @@ int32_t sparsecc_step_count(struct engine *engine, int64_t rows) { return varian
 int32_t sparsecc_profile(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
                          struct measured *measured) {
     const struct variant *variant = variant_for(engine, rows);
-    struct call call = {engine, variant, inputs, outputs, rows, NULL, measured, false};
+    struct call call = {engine, variant, inputs, outputs, rows, measured, 0, false};
     memset(measured, 0, (size_t)variant->step_count * sizeof *measured);
     for (int64_t item = 0; item * variant->lanes < rows; item++)
         run_item(&call, (size_t)item);

@@ -117,14 +117,20 @@ def _placeholders_first(graph: fx.Graph) -> None:
 
 
 def run_native(
-    case: RegionCase, plan: RegionPlan, library: Path, activations: Sequence[Array], isa: Isa, number: int = 0
+    case: RegionCase,
+    plan: RegionPlan,
+    library: Path,
+    activations: Sequence[Array],
+    isa: Isa,
+    number: int = 0,
+    pool: int | None = None,
 ) -> list[Array]:
     """Through ctypes, into outputs that were NaN before. One element too far, in any tensor, is a segfault."""
     sizes = [tuple(_size(d, activations) for d in output.shape) for output in plan.outputs]
     outputs = [guarded(np.full(size, np.nan, np.float32)) for size in sizes]
     rows = math.prod(activations[0].shape[: 1 if plan.kind == "image" else -1])
     with NativeRegion(library, number, [*[None] * len(activations), *map(guarded, case.constants)], isa) as region:
-        region.bind([guarded(a) for a in activations], outputs, rows)()
+        region.bind([guarded(a) for a in activations], outputs, rows, pool)()
     return [output.copy() for output in outputs]
 
 

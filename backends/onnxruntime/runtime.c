@@ -430,8 +430,8 @@ static void run_item(void *job, size_t number) {
 struct walk {
     struct call *call;
     struct item item;
-    int32_t tasks;
-    _Alignas(64) atomic_int done; /* pieces, of all phases */
+    int32_t tasks, pieces; /* of all phases */
+    _Alignas(64) atomic_int done; /* pieces */
 };
 
 /* Take up to `wanted` pieces that nobody has; false where none are left after them. Half of the threads take pieces from
@@ -446,12 +446,15 @@ static bool claim(atomic_uint *claims, int32_t count, int32_t wanted, bool from_
     return left > wanted;
 }
 
-static void await(atomic_int *done, int32_t pieces) {
-    for (int32_t spins = 0; atomic_load_explicit(done, memory_order_acquire) < pieces; spins++)
+/* Return the number of pieces done once it is `least` or more. */
+static int32_t await(atomic_int *done, int32_t least) {
+    int32_t now;
+    for (int32_t spins = 0; (now = atomic_load_explicit(done, memory_order_acquire)) < least; spins++)
         if (spins < SPINS_MOST)
             __builtin_ia32_pause();
         else
             sched_yield();
+    return now;
 }
 
 static void run_walk(void *job, size_t task) {
@@ -459,13 +462,12 @@ static void run_walk(void *job, size_t task) {
     const struct item *item = &walk->item;
     bool from_back = 2 * task >= (size_t)walk->tasks;
     int32_t before = 0; /* pieces of the phases before */
+    if (atomic_load_explicit(&walk->done, memory_order_relaxed) == walk->pieces)
+        return;
     enter(walk->call);
     for (struct phase phase = first_phase(item); next_phase(item, &phase); before += phase.pieces) {
         atomic_uint *claims = &item->space->claims[phase.begin - item->variant->steps];
-        bool more = atomic_load_explicit(&walk->done, memory_order_acquire) < before + phase.pieces;
-        if (more)
-            await(&walk->done, before);
-        while (more) {
+        for (bool more = await(&walk->done, before) < before + phase.pieces; more;) {
             bool alone = atomic_load_explicit(&walk->call->threads, memory_order_relaxed) == 1;
             struct pieces pieces;
             more = claim(claims, phase.pieces, alone ? phase.pieces_alone : 1, from_back, &pieces);
@@ -484,8 +486,10 @@ static void share_item(struct call *call, int64_t number, const struct pool *poo
         return;
     for (int32_t i = 0; i < call->variant->step_count; i++)
         atomic_init(&walk.item.space->claims[i], 0);
-    for (struct phase phase = first_phase(&walk.item); next_phase(&walk.item, &phase);)
+    for (struct phase phase = first_phase(&walk.item); next_phase(&walk.item, &phase);) {
         walk.tasks = phase.pieces > walk.tasks ? phase.pieces : walk.tasks;
+        walk.pieces += phase.pieces;
+    }
     if (walk.tasks > 1)
         pool->run(pool, run_walk, (size_t)walk.tasks, &walk);
     else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Barrier, Thread
 
 import numpy as np
@@ -155,13 +156,13 @@ def test_any_order_of_tasks_gives_the_same_bits(built: Built, name: str, order: 
     task_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
     counts: list[int] = []
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
     def run(_: int, work: int, count: int, job: int) -> None:
         counts.append(count)
         task = task_type(work)
-        ORDERS[order]([lambda i=i: task(job, i) for i in range(count)])
+        ORDERS[order]([partial(task, job, i) for i in range(count)])
 
-    pool = ctypes.cast(run, ctypes.c_void_p)  # struct pool holds nothing else
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)(run)
+    pool = ctypes.cast(callback, ctypes.c_void_p)  # struct pool holds nothing else
     case, plan, number = built.cases[name], built.plans[name], list(built.cases).index(name)
     for rows in ROWS[name]:
         x = INPUTS[name](rows)

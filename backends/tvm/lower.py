@@ -19,8 +19,9 @@ from .tokens import TokenLowering
 
 # (lanes, most tokens). One linear layer 384 -> 1536 at 90 % zeros takes 44, 56, 75 and 96 us on a panel of 16, 32, 48
 # and 64 lanes (one thread of a Sapphire Rapids, loads and stores included): the fewest lanes that hold all tokens win,
-# and beyond 64 tokens full panels do.
-PANELS: tuple[tuple[int, int | None], ...] = ((16, 16), (32, 32), (48, 48), (64, 64), (48, 96), (64, None))
+# and beyond 64 tokens full panels do. A single token as a plain vector takes 30 us where a panel of 16 takes 44 (same
+# layer, one thread of a Zen 4); two tokens one after the other take 59, which the panel does in 46.
+PANELS: tuple[tuple[int, int | None], ...] = ((1, 1), (16, 16), (32, 32), (48, 48), (64, 64), (48, 96), (64, None))
 
 
 def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | None = None) -> RegionPlan:

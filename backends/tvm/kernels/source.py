@@ -22,11 +22,12 @@ from .spec import (
     Spmm,
     Spmv,
     StoreTokens,
+    VectorNorm,
     Window,
 )
 from .spmm import dense, spmm
 from .spmv import gemv, spmv
-from .tokens import layer_norm, load_tokens, store_tokens
+from .tokens import layer_norm, load_tokens, store_tokens, vector_norm
 
 
 def source(spec: KernelSpec, file: RegisterFile) -> Any:
@@ -56,3 +57,5 @@ def source(spec: KernelSpec, file: RegisterFile) -> Any:
             return store_tokens(spec)
         case LayerNorm():
             return layer_norm(spec)
+        case VectorNorm():
+            return vector_norm(spec)

@@ -140,6 +140,13 @@ class LayerNormParameters(NamedTuple):
     epsilon_bits: int  # the float32 epsilon reinterpreted as int32: see `float_bits`
 
 
+class VectorNormParameters(NamedTuple):
+    """Sizes of `VectorNorm`. One unit."""
+
+    channels: int
+    epsilon_bits: int  # as in `LayerNormParameters`
+
+
 class ElementwiseParameters(NamedTuple):
     """Sizes of `Elementwise`. Unit u is elements [u * block, min((u + 1) * block, elements))."""
 
@@ -162,6 +169,7 @@ Parameters = (
     | PoolParameters
     | GlobalAverageParameters
     | LayerNormParameters
+    | VectorNormParameters
     | ElementwiseParameters
     | TokensParameters
 )
@@ -305,6 +313,14 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
+class VectorNorm:
+    """`LayerNorm` of one lane: x, y, values and bias [channels]. In place: y may be x."""
+
+    parameters: ClassVar[type[VectorNormParameters]] = VectorNormParameters
+    symbol: ClassVar[str] = "vector_norm"
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """y = epilogue(x): an activation, or an addition ``x + z`` with one. In place: y may be x or z."""
 
@@ -343,6 +359,7 @@ KernelSpec = (
     | AveragePool
     | GlobalAverage
     | LayerNorm
+    | VectorNorm
     | Elementwise
     | LoadTokens
     | StoreTokens

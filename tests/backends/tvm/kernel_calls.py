@@ -37,6 +37,7 @@ from sparsecc.backends.tvm.kernels.spec import (
     Spmm,
     Spmv,
     StoreTokens,
+    VectorNorm,
     Window,
     symbol,
 )
@@ -66,6 +67,7 @@ OTHERS: list[KernelSpec] = [
     AveragePool(),
     GlobalAverage(),
     LayerNorm(),
+    VectorNorm(),
     LoadTokens(),
     StoreTokens(),
 ]

@@ -145,6 +145,83 @@ static bool check_columns(const struct prepare *p, const void *columns, const ch
     return true;
 }
 
+static int32_t grid_rows_of(const struct prepare *p) { return (p->rows + p->block_rows - 1) / p->block_rows; }
+
+/* Block rows of all slices together. */
+static int64_t sliced_rows(const struct prepare *p) {
+    int32_t grid_cols = (p->cols + p->block_cols - 1) / p->block_cols;
+    return p->slice_blocks == 0 ? 0 : (int64_t)grid_rows_of(p) * ((grid_cols + p->slice_blocks - 1) / p->slice_blocks);
+}
+
+/* Where each stored block of a slice order comes from, and where each block row of each slice begins in it. Cuts never
+ * fall along a row's columns, so that the slices tile a row whatever its columns are. */
+static bool slice_order(const struct prepare *p, const int32_t *starts, const void *columns, int32_t *order,
+                        int32_t *rows) {
+    int32_t grid_rows = grid_rows_of(p), slices = (int32_t)(sliced_rows(p) / grid_rows), placed = 0;
+    int32_t *next = malloc((size_t)grid_rows * sizeof *next); /* the first block of each row not placed yet */
+    if (next == NULL)
+        return false;
+    memcpy(next, starts, (size_t)grid_rows * sizeof *next);
+    for (int32_t slice = 0; slice < slices; slice++)
+        for (int32_t row = 0; row < grid_rows; row++) {
+            rows[(int64_t)slice * grid_rows + row] = placed;
+            while (next[row] < starts[row + 1] &&
+                   (slice + 1 == slices ||
+                    load_index(columns, next[row], p->stored_index_bytes) / p->slice_blocks <= slice))
+                order[placed++] = next[row]++;
+        }
+    rows[(int64_t)slices * grid_rows] = placed;
+    free(next);
+    return true;
+}
+
+static int64_t table_bytes(const struct prepare *p, int64_t blocks, int64_t rows) {
+    switch (p->table) {
+    case TABLE_ROWS:
+        return rows * (int64_t)sizeof(int32_t);
+    case TABLE_VALUES:
+        return blocks * p->block_rows * p->block_cols * (int64_t)sizeof(float);
+    default:
+        return blocks * p->block_cols * p->index_bytes;
+    }
+}
+
+/* `order`: the stored block at each place of the table, NULL for as they are stored. */
+static void fill_cols(const struct prepare *p, const void *columns, int64_t blocks, const int32_t *order, void *table) {
+    for (int64_t block = 0; block < blocks; block++) {
+        int64_t from = order == NULL ? block : order[block];
+        int32_t first = columns == NULL ? (int32_t)block : load_index(columns, from, p->stored_index_bytes);
+        for (int32_t i = 0; i < p->block_cols; i++) {
+            int32_t column = first * p->block_cols + i; /* beyond the matrix its values are 0: any column will do */
+            store_index(table, block * p->block_cols + i, p->index_bytes,
+                        mapped(p, column < p->cols ? column : p->cols - 1));
+        }
+    }
+}
+
+static void fill_values(const struct prepare *p, const float *values, const int32_t *order, float *table) {
+    int64_t elems = (int64_t)p->block_rows * p->block_cols;
+    for (int64_t block = 0; block < p->blocks; block++)
+        memcpy(table + block * elems, values + order[block] * elems, (size_t)elems * sizeof *table);
+}
+
+static bool prepare_sliced(struct engine *engine, const struct prepare *p, void *table) {
+    int64_t rows = sliced_rows(p) + 1;
+    int32_t *order = malloc(((size_t)p->blocks + 1) * sizeof *order), *starts = malloc((size_t)rows * sizeof *starts);
+    const void *columns = engine->constants[p->columns];
+    bool done = order != NULL && starts != NULL &&
+                slice_order(p, engine->constants[p->row_starts], columns, order, starts);
+    if (done && p->table == TABLE_ROWS)
+        memcpy(table, starts, (size_t)rows * sizeof *starts);
+    else if (done && p->table == TABLE_VALUES)
+        fill_values(p, engine->constants[p->values], order, table);
+    else if (done)
+        fill_cols(p, columns, p->blocks, order, table);
+    free(order);
+    free(starts);
+    return done;
+}
+
 static bool prepare(struct engine *engine, int32_t number, struct message *message) {
     const struct prepare *p = &engine->region->prepares[number];
     const struct input *inputs = engine->region->inputs;
@@ -153,23 +230,17 @@ static bool prepare(struct engine *engine, int32_t number, struct message *messa
     if (sparse && (!check_rows(p, engine->constants[p->row_starts], inputs[p->row_starts].name, message) ||
                    !check_columns(p, columns, inputs[p->columns].name, message)))
         return false;
-    if (in_place(p)) {
+    if (p->slice_blocks == 0 && in_place(p)) {
         engine->tables[number] = columns;
         return true;
     }
     int64_t blocks = sparse ? p->blocks : p->cols;
-    void *table = malloc((size_t)(blocks * p->block_cols + 1) * (size_t)p->index_bytes);
-    if (table == NULL)
-        return fail(message, "out of memory");
+    void *table = malloc((size_t)table_bytes(p, blocks, sliced_rows(p) + 1) + sizeof(float));
     engine->tables[number] = engine->owned[number] = table;
-    for (int64_t block = 0; block < blocks; block++) {
-        int32_t first = sparse ? load_index(columns, block, p->stored_index_bytes) : (int32_t)block;
-        for (int32_t i = 0; i < p->block_cols; i++) {
-            int32_t column = first * p->block_cols + i; /* beyond the matrix its values are 0: any column will do */
-            store_index(table, block * p->block_cols + i, p->index_bytes,
-                        mapped(p, column < p->cols ? column : p->cols - 1));
-        }
-    }
+    if (table != NULL && p->slice_blocks == 0)
+        fill_cols(p, columns, blocks, NULL, table);
+    else if (table == NULL || !prepare_sliced(engine, p, table))
+        return fail(message, "out of memory");
     return true;
 }
 

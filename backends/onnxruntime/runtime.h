@@ -27,13 +27,15 @@ struct step {
     struct ref x, y, z, rows, cols, values, bias;
 };
 
-/* Column k = (c, ky, kx) becomes c * channel_step + row_steps[ky] + column_steps[kx]; columns < 0: a dense weight. */
+/* Column k = (c, ky, kx) becomes c * channel_step + row_steps[ky] + column_steps[kx]; columns < 0: a dense weight.
+ * slice_blocks > 0: stored blocks in the order of slices of so many block columns, block rows within each. */
+enum { TABLE_COLS, TABLE_ROWS, TABLE_VALUES };
 struct prepare {
     int32_t rows, cols, index_bytes;
     int32_t channel_step, kernel_height, kernel_width;
     const int32_t *row_steps, *column_steps;
-    int32_t columns, row_starts; /* numbers of inputs */
-    int32_t stored_index_bytes, blocks, block_rows, block_cols;
+    int32_t columns, row_starts, values; /* numbers of inputs */
+    int32_t stored_index_bytes, blocks, block_rows, block_cols, slice_blocks, table;
 };
 
 /* Types are numbered as in onnx::TensorProto, which onnxruntime's enumeration follows. */

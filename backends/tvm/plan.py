@@ -64,10 +64,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Prepare:
-    """A table of x indices, made and checked once from a weight's constant inputs.
+    """A table made and checked once from a weight's constant inputs: by default of x indices.
 
     Column k = (c, ky, kx) of the matrix becomes c * channel_step + row_steps[ky] + column_steps[kx]. A sparse weight
     names its inputs and gets block_cols entries per stored block; a dense one has none and gets one entry per column.
+
+    With ``slice_blocks`` the stored blocks stand in the order of a sliced `Spmm`, slices being that many block columns;
+    ``table`` says which of its tables this is: its x indices (``cols``), ``rows`` or ``values``.
     """
 
     rows: int
@@ -82,6 +85,9 @@ class Prepare:
     blocks: int = 0
     block_rows: int = 1
     block_cols: int = 1
+    slice_blocks: int = 0
+    table: Literal["cols", "rows", "values"] = "cols"
+    values: int | None = None  # input number, where the table holds values
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,12 @@ def _lines(plan: RegionPlan) -> Iterator[str]:
     for number, output in enumerate(plan.outputs):
         yield f"  output {number}: {output.name} [{', '.join(map(str, output.shape))}]"
     for number, table in enumerate(plan.prepares):
-        source = "every column" if table.columns is None else f"columns of input {table.columns}"
+        sliced = f" sliced every {table.slice_blocks} block columns" if table.slice_blocks else ""
+        if table.table != "cols":
+            stored = table.row_starts if table.table == "rows" else table.values
+            yield f"  prepared {number}: {table.table} of input {stored}{sliced}"
+            continue
+        source = "every column" if table.columns is None else f"columns of input {table.columns}{sliced}"
         steps = f"c*{table.channel_step} + ky{list(table.row_steps)} + kx{list(table.column_steps)}"
         yield f"  prepared {number}: {source} of {table.rows}x{table.cols} -> {steps} {table.index}"
     for variant in plan.variants:

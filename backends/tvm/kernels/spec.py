@@ -53,6 +53,7 @@ class MatmulParameters(NamedTuple):
     y_base: int
     y_tile: int
     y_pitch: int  # elements between two output channels
+    slices: int = 1  # a sliced `Spmm`: at least 2; others: not read
 
 
 class VectorParameters(NamedTuple):
@@ -193,6 +194,10 @@ class Spmm:
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
     One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
+
+    ``sliced``: one slice of the columns after the other, so that the part of x that a slice reads stays in the
+    first-level cache; the sums wait in y meanwhile, which must not be z. Slice s of block row b is stored as block row
+    s * block_rows of the matrix + b: blocks are in the order in which they are read.
     """
 
     block_rows: int = 1
@@ -200,11 +205,13 @@ class Spmm:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
+    sliced: bool = False
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{self.epilogue}"
+        sliced = "_sliced" * self.sliced
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}{sliced}_{self.index}_{self.epilogue}"
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,37 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
     height, width = spec.block_rows, spec.block_cols
     rows, vectors = register_tile(height, spec.vectors, file)
 
-    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
-        first, last = let(a.rows[block]), let(a.rows[block + 1])
+    def block_row(
+        a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, piece: Expr, starts: bool, ends: bool
+    ) -> None:
+        """Add one slice (``piece``) of a block row; the first slice starts from the bias, the last one ends it all."""
+        part = let(piece * p.block_rows + block)
+        first = let(a.rows[part])
+        last = let(a.rows[part + 1])
         x_tile = let(p.x_base + tile * p.x_tile)
         for i, j in product(range(0, height, rows), range(0, spec.vectors, vectors)):
-            sums = Sums(a, p, tile, block * height + i, j, rows, vectors)
+            sums = Sums(a, p, tile, block * height + i, j, rows, vectors, from_y=not starts)
             with loop(first, last) as q:
                 for c in range(width):
                     x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
                     sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
-            sums.store(spec.epilogue, ragged=height > 1)
+            sums.store(spec.epilogue if ends else Epilogue(), ragged=height > 1)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+    def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, 0, starts=True, ends=True)
+
+    def sliced(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+        begin, end, final = let(begin), let(end), let(p.slices - 1)
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, 0, starts=True, ends=False)
+        with loop(1, final) as piece, loop(begin, end) as block:
+            block_row(a, p, tile, block, piece, starts=False, ends=False)
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, final, starts=False, ends=True)
+
+    body = over_chunks(sliced if spec.sliced else whole)
+    return function(spec.symbol, MatmulParameters, body, spec.index)
 
 
 def dense(spec: Dense, file: RegisterFile) -> Any:
@@ -48,7 +67,11 @@ def dense(spec: Dense, file: RegisterFile) -> Any:
                 sums.multiply_add([a.values[start + k] for start in starts], x)
             sums.store(spec.epilogue, ragged=spec.block_rows > 1)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(block_row), spec.index)
+    def block_rows(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block)
+
+    return function(spec.symbol, MatmulParameters, over_chunks(block_rows), spec.index)
 
 
 def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int]:
@@ -78,25 +101,35 @@ def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr,
     return divide(chunk * p.block_rows, p.chunks), divide((chunk + 1) * p.block_rows, p.chunks)
 
 
-def over_block_rows(
-    block_row: Callable[[Arguments, MatmulParameters, Expr, Expr], None],
+def over_chunks(
+    block_rows: Callable[[Arguments, MatmulParameters, Expr, Expr, Expr], None],
 ) -> Callable[[Arguments, MatmulParameters], None]:
-    """Run ``block_row(arguments, sizes, tile, block)`` for the tile and every block row of every unit."""
+    """Run ``block_rows(arguments, sizes, tile, begin, end)`` for the tile and the block rows of every unit."""
 
     def body(a: Arguments, p: MatmulParameters) -> None:
         with loop(a.begin, a.end) as unit:
             tile = let(divide(unit, p.chunks))
-            with loop(*chunk_of(p, unit - tile * p.chunks)) as block:
-                block_row(a, p, tile, block)
+            block_rows(a, p, tile, *chunk_of(p, unit - tile * p.chunks))
 
     return body
 
 
 class Sums:
-    """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes."""
+    """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes.
+
+    It starts from the bias, or from what y holds.
+    """
 
     def __init__(
-        self, a: Arguments, p: MatmulParameters, tile: Expr, first: Expr, vector: int, rows: int, vectors: int
+        self,
+        a: Arguments,
+        p: MatmulParameters,
+        tile: Expr,
+        first: Expr,
+        vector: int,
+        rows: int,
+        vectors: int,
+        from_y: bool = False,
     ) -> None:
         self.a, self.rows, self.vectors, self.lane = a, rows, vectors, vector * VECTOR_LANES
         self.first, self.last, self.pitch = let(first), p.rows, p.y_pitch
@@ -104,9 +137,13 @@ class Sums:
         self.sums = registers(rows * vectors)
         for r in range(rows):
             # A row beyond a ragged end computes something; it is not stored.
-            bias = T.Broadcast(a.bias[T.min(self.first + r, p.rows - 1)], VECTOR_LANES)
+            beyond = let(T.max(self.first + r - (p.rows - 1), 0))
             for v in range(vectors):
-                self.sums.store(self.slot(r, v), bias)
+                if from_y:
+                    value = a.y.load(self.start + (r - beyond) * self.pitch + v * VECTOR_LANES)
+                else:
+                    value = T.Broadcast(a.bias[self.first + r - beyond], VECTOR_LANES)
+                self.sums.store(self.slot(r, v), value)
 
     def slot(self, row: int, vector: int) -> int:
         return (row * self.vectors + vector) * VECTOR_LANES

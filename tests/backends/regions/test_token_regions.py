@@ -57,6 +57,11 @@ def chain(storage: str) -> RegionCase:
     return region_case(prune(layers, 0.3), [torch.randn(3, 40)], lambda _: storage)
 
 
+def slices(storage: str) -> RegionCase:
+    """So many columns that panels of 32 lanes and more take them in slices."""
+    return region_case(prune(nn.Linear(400, 23), 0.3), [torch.randn(3, 400)], lambda _: storage)
+
+
 CASES: dict[str, Callable[[], RegionCase]] = {
     "chain csr": lambda: chain("csr"),
     "chain dense": lambda: chain("dense"),
@@ -68,6 +73,8 @@ CASES: dict[str, Callable[[], RegionCase]] = {
     "attention": lambda: region_case(
         prune(Attention(), 0.3), [torch.randn(2, 3, FEATURES), torch.randn(2, 3, FEATURES)], dynamic_axes=2
     ),
+    "slices csr": lambda: slices("csr"),
+    "slices bsr4x1": lambda: slices("bsr4x1"),
     "all zero": lambda: region_case(prune(nn.Linear(5, 7), 0.0), [torch.randn(3, 5)]),
 }
 
@@ -102,6 +109,12 @@ def test_equals_torch_in_onnxruntime(built: Built, name: str, threads: int) -> N
 def test_batches_of_sequences_are_rows(built: Built) -> None:
     x = random_array(5, 27, FEATURES)
     assert_close(run_onnxruntime(built.session("block"), [x]), built.cases["block"].expected(x))
+
+
+def test_wide_layers_are_sliced(built: Built) -> None:
+    for name in ("slices csr", "slices bsr4x1"):
+        slices = [step.parameters._asdict()["slices"] for v in built.plans[name].variants[1:] for step in v.steps[1:2]]
+        assert slices == [1, 3, 3, 3, 3, 3], name  # the first is of 16 lanes
 
 
 def test_large_steps_are_split_over_threads(tmp_path_factory: pytest.TempPathFactory) -> None:

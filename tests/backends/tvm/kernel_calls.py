@@ -53,6 +53,10 @@ SPMM = [
     *(Spmm(*block, vectors=2) for block in ((8, 1), (16, 1), (32, 1), (1, 4), (4, 4), (3, 2))),
     *(Spmm(rows, 1, 2, "int32", epilogue) for rows in (1, 4) for epilogue in EPILOGUES),
 ]
+SLICED = [
+    *(Spmm(1, 1, vectors, sliced=True) for vectors in (1, 2, 3, 4)),
+    *(Spmm(rows, 1, 2, "int32", epilogue, sliced=True) for rows in (1, 4, 16) for epilogue in EPILOGUES),
+]
 DENSE = [*(Dense(rows, 4) for rows in (1, 4, 5, 6)), *(Dense(6, 2, "int32", epilogue) for epilogue in EPILOGUES)]
 SPMV = [
     *(Spmv(*block) for block in ((1, 1), (4, 1), (16, 1), (4, 4), (2, 3))),
@@ -71,7 +75,7 @@ OTHERS: list[KernelSpec] = [
     LoadTokens(),
     StoreTokens(),
 ]
-SPECS: list[KernelSpec] = [*SPMM, *DENSE, *SPMV, *GEMV, *ELEMENTWISE, *OTHERS]
+SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *SPMV, *GEMV, *ELEMENTWISE, *OTHERS]
 
 SENTINEL = np.float32(-1.2345e30)
 PAGE = mmap.PAGESIZE

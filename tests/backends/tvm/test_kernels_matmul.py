@@ -10,6 +10,7 @@ import pytest
 from kernel_calls import (
     DENSE,
     GEMV,
+    SLICED,
     SPMM,
     SPMV,
     Array,
@@ -56,8 +57,18 @@ def close(actual: Array, expected: Array) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+def sliced(weight: Packed) -> Packed:
+    """Blocks of one column, in the order of three slices of random width in every block row."""
+    starts, ends = weight.rows[:-1], weight.rows[1:]
+    cuts = np.sort(np.random.default_rng(0).integers(starts, ends + 1, (2, len(starts))), 0)
+    begins, sizes = np.stack([starts, *cuts]), np.diff(np.stack([starts, *cuts, ends]), axis=0)
+    order = np.concatenate([np.arange(b, b + n) for b, n in zip(begins.ravel(), sizes.ravel(), strict=True)])
+    rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return Packed(weight.dense, rows, weight.cols[order], weight.values[order])
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("spec", [*SPMM, *DENSE], ids=lambda spec: spec.symbol)
+@pytest.mark.parametrize("spec", [*SPMM, *SLICED, *DENSE], ids=lambda spec: spec.symbol)
 def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) -> None:
     lanes, tiles, step = spec.vectors * 16, 3, 2  # a column index counts steps of 2 rows of x, to tell it from a row
     for m, k, density in SHAPES:
@@ -67,6 +78,8 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
         x, z, bias = uniform(tiles, k * step, lanes), uniform(tiles, m, lanes, seed=1), uniform(m, seed=2)
         expected = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x[:, ::step] + bias[:, None], z)
         block_rows, every_column = -(-m // spec.block_rows), np.arange(k, dtype=np.int32)
+        if isinstance(spec, Spmm) and spec.sliced:
+            weight = sliced(weight)
         for chunks in {1, block_rows, max(1, block_rows // 2)}:
             p = MatmulParameters(
                 block_rows,
@@ -79,6 +92,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 y_base=0,
                 y_tile=m * lanes,
                 y_pitch=lanes,
+                slices=3,
             )
             run = partial(
                 call,
@@ -88,7 +102,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 tiles * chunks,
                 x=guarded(x, placement),
                 z=guarded(z, placement),
-                rows=weight.rows,
+                rows=guarded(weight.rows),
                 cols=guarded((weight.cols if isinstance(spec, Spmm) else every_column).astype(spec.index)),
                 values=guarded(weight.values if isinstance(spec, Spmm) else weight.dense),
                 bias=guarded(bias),

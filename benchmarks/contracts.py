@@ -1,6 +1,7 @@
 """What contracts cost in accuracy and bring in traffic, beside dense DMA and lossless zero-compression.
 
-    python benchmarks/contracts.py -o benchmarks/contracts.json
+    python benchmarks/contracts.py -o benchmarks/contracts.json --plot docs/contracts.svg
+    python benchmarks/contracts.py --from benchmarks/contracts.json --plot docs/contracts.svg    # without measuring
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
 the same share on every edge at the same number of bytes. Traffic: the simulated unit on one sample, for links of 4, 16
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from plots import plot_traffic
 from torch import nn
 
 import sparsecc
@@ -37,6 +39,7 @@ from sparsecc.contracts.calibration import from_arrays
 from sparsecc.contracts.measures import Estimate, estimate
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
+from sparsecc.plots import verify_drawable
 from sparsecc.program import Program
 
 LINK_BYTES_PER_CYCLE = (4, 16, 64)
@@ -182,7 +185,32 @@ def traffic_table(rows: Sequence[Traffic]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="write all rows as JSON")
+    parser.add_argument("--from", dest="stored", type=Path, help="take rows that -o wrote, measure nothing")
+    parser.add_argument("--plot", type=Path, help="draw cycles and energy against the link: .svg, .png or .pdf")
     options = parser.parse_args(arguments)
+    try:
+        if options.plot:
+            verify_drawable(options.plot)  # before minutes of work
+        kept, moved = read(options.stored) if options.stored else measure()
+        if options.output:
+            tree = {"accuracy": [*map(dataclasses.asdict, kept)], "traffic": [*map(dataclasses.asdict, moved)]}
+            options.output.write_text(json.dumps(tree, indent=1) + "\n")
+        if options.plot:
+            plot_traffic(moved, options.plot)
+    except sparsecc.CompileError as error:
+        sys.exit(str(error))
+    print(f"{accuracy_table(kept)}\n\n{traffic_table(moved)}")
+
+
+def read(path: Path) -> tuple[list[Accuracy], list[Traffic]]:
+    tree = json.loads(path.read_text())
+    estimates = ("dense", "uniform", "negotiated")
+    kept = [Accuracy(**{**row, **{name: Estimate(**row[name]) for name in estimates}}) for row in tree["accuracy"]]
+    return kept, [Traffic(**row) for row in tree["traffic"]]
+
+
+def measure() -> tuple[list[Accuracy], list[Traffic]]:
+    """All rows; networks without their data or weights are left out, and the reason goes to stderr."""
     torch.set_num_threads(2)
     moved, kept = list[Traffic](), list[Accuracy]()
     for name in NETWORKS:
@@ -198,10 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = accuracies()
     except sparsecc.CompileError as missing:
         print(f"accuracy is left out: {missing}", file=sys.stderr)
-    if options.output:
-        tree = {"accuracy": [dataclasses.asdict(r) for r in kept], "traffic": [dataclasses.asdict(r) for r in moved]}
-        options.output.write_text(json.dumps(tree, indent=1) + "\n")
-    print(f"{accuracy_table(kept)}\n\n{traffic_table(moved)}")
+    return kept, moved
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
-from sparsecc.contracts import WHOLE, Contract, Key, SensitivityMap, uniform_map
+from sparsecc.contracts import WHOLE, load_contracts
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
+from sparsecc.contracts.fills import verify_fill, verify_update
+from sparsecc.contracts.given import given, uniform
+from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
-from sparsecc.contracts.settled import EdgeRecord, Settlement
+from sparsecc.contracts.settled import EdgeRecord, Settled
 from sparsecc.contracts.stages import assign_stages, edges
 from sparsecc.contracts.units import UNITS, Unit
 from sparsecc.diagnostics import CompileError
@@ -21,15 +24,12 @@ from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program
 from sparsecc.reference import Array
 
-ACCURACY_BUDGET = 0.01
-BUDGETS: tuple[Literal["bytes", "accuracy", "keep"], ...] = ("bytes", "accuracy", "keep")
-
 
 @dataclass(frozen=True)
 class BindContracts:
     """Negotiate contracts on calibration data, and insert ``keep_top`` where they keep less than everything.
 
-    What to do is among the Program's facts (ContractOptions); the outcome becomes one (Settlement).
+    What to do is among the Program's facts (ContractOptions); the outcome becomes one (Settled).
     """
 
     unit: str = "scu"
@@ -38,33 +38,10 @@ class BindContracts:
 
     def run(self, program: Program) -> Sequence[Note]:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
-        budget = budget_of(options)
-        if options.period:
-            raise CompileError.of(
-                "SCC116",
-                f"contracts that move every {options.period} tiles cannot be compiled yet: "
-                "model.onnx has no form of them",
-                help="leave out --period: contracts then keep the share that was settled",
-            )
-        if options.settled:
-            contracts, maps = options.settled
-            insert_contracts(program, contracts, maps)
-            return [Note(name, f"{c.share_q16 / WHOLE:.1%} as given") for name, c in contracts.items()]
-        if options.calibration is None:
-            if budget.kind != "keep":
-                raise CompileError.of(
-                    "SCC116",
-                    "contracts are negotiated on calibration data, and there is none",
-                    help="add --calibration calib.npz, samples under the names of the inputs; or --keep 0.5 for the "
-                    "same share everywhere",
-                )
-            contracts, maps = uniform_contracts(program, round(budget.value * WHOLE))
-            insert_contracts(program, contracts, maps)
-            return [Note(name, f"{budget.value:.1%}, asked for without calibration") for name in contracts]
-        settlement = settle(program, options, budget, unit)
-        program.facts[Settlement] = settlement
-        insert_contracts(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
-        return [Note(record.edge, _outcome(record)) for record in settlement.log]
+        settled = settle(program, options, unit)
+        program.facts[Settled] = settled
+        insert_contracts(program, {c.edge: c for c in settled.contracts}, settled.maps)
+        return [Note(record.edge, _outcome(record)) for record in settled.log]
 
 
 def _outcome(r: EdgeRecord) -> str:
@@ -72,37 +49,49 @@ def _outcome(r: EdgeRecord) -> str:
     return f"{share}, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}"
 
 
-def budget_of(options: ContractOptions) -> Budget:
-    """Raises: CompileError SCC116 for more than one budget, or one out of range."""
-    asked = {"bytes": options.bytes, "accuracy": options.accuracy, "keep": options.keep}
-    given = [Budget(kind, value) for kind in BUDGETS if (value := asked[kind]) is not None]
-    if len(given) > 1:
-        names = ", ".join(budget.kind for budget in given)
-        raise CompileError.of("SCC116", f"{len(given)} budgets were given: {names}", help="choose one of them")
-    budget = given[0] if given else Budget("accuracy", ACCURACY_BUDGET)
-    if not (0 <= budget.value < 1 if budget.kind == "accuracy" else 0 < budget.value <= 1):
+def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
+    """What every edge sends: as it was given, the same everywhere, or negotiated on calibration data.
+
+    Raises: CompileError (SCC116 nothing to negotiate on; SCC121 given contracts that the unit cannot carry out; SCC123,
+    SCC124 options that need calibration data; as ``given``, ``uniform``, ``load_contracts``, ``negotiate`` and
+    ``settle_moving``).
+    """
+    if options.settled is not None:
+        contracts, maps = load_contracts(options.settled) if isinstance(options.settled, Path) else options.settled
+        if found := [finding for contract in contracts for finding in unit.check_contract(program, contract)]:
+            raise CompileError(found)
+        return given(program, contracts, maps, unit.block_bytes(program))
+    budget, calibrated = options.budget, options.calibration is not None
+    verify_period(options.period, calibrated=calibrated)
+    verify_fill(options.fill, calibrated=calibrated)
+    verify_update(options.update_maps, calibrated=calibrated)
+    if options.calibration is not None:
+        return _negotiated(program, options.calibration, budget, options, unit)
+    if budget.kind != "keep":
         raise CompileError.of(
             "SCC116",
-            f"a budget of {budget.kind} cannot be {budget.value:g}",
-            help="give a share, such as 0.3 for 30 %",
+            "contracts are negotiated on calibration data, and there is none",
+            help="add --calibration calib.npz, samples under the names of the inputs; or --keep 0.5 for the same share "
+            "everywhere",
         )
-    return budget
+    share_q16 = round(budget.value * WHOLE)
+    return uniform(program, share_q16, unit.block_bytes(program), unit.limits(program), unit.tile_elems(program))
 
 
-def settle(program: Program, options: ContractOptions, budget: Budget, unit: Unit) -> Settlement:
-    """Negotiate on the calibration data; the unit says what a payload takes."""
-    data = options.calibration
-    assert data is not None
+def _negotiated(
+    program: Program, data: Path | Mapping[str, object], budget: Budget, options: ContractOptions, unit: Unit
+) -> Settled:
     if isinstance(data, Path):
         calibration = load(data, program)
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
-    measured = Options(form=options.form, block=options.map_block, tile_elems=unit.tile_elems(program))
-    return negotiate(program, calibration, budget, unit.block_bytes(program), options=measured)
-
-
-def uniform_contracts(program: Program, share_q16: int) -> tuple[dict[str, Contract], dict[str, SensitivityMap]]:
-    """The same share on every edge, by magnitude alone."""
-    names = [edge.name for edge in edges(assign_stages(program.graph)) if edge.carries_float32]
-    contracts = {name: Contract.fixed(name, Key("float32"), share_q16) for name in names}
-    return contracts, dict.fromkeys(names, uniform_map())
+    tile_elems = unit.tile_elems(program)
+    measured = Options(form=options.form, block=options.map_block, tile_elems=tile_elems, fill=options.fill)
+    names = [edge.name for edge in edges(assign_stages(program.graph))]
+    limits = dict.fromkeys(names, unit.limits(program))
+    costs = unit.block_bytes(program), limits, unit.block_cycles(program)
+    settlement = negotiate(program, calibration, budget, *costs, options=measured)
+    if not options.period:
+        return settlement
+    drop = budget.value if budget.kind == "accuracy" else None
+    return settle_moving(program, settlement, calibration, options.period, drop)

@@ -84,13 +84,17 @@ def compile(  # noqa: A001  the command's name
     tuning_cache: Annotated[Path | None, typer.Option(help="File that keeps measured times between compiles.")] = None,
     calibration: cli_contracts.Calibration = None,
     bytes_budget: cli_contracts.BytesBudget = None,
+    cycles_budget: cli_contracts.CyclesBudget = None,
     accuracy_budget: cli_contracts.AccuracyBudget = None,
     keep: cli_contracts.Keep = None,
     sensitivity: cli_contracts.Sensitivity = None,
     map_block: cli_contracts.MapBlock = None,
     period: cli_contracts.Period = None,
+    fill: cli_contracts.Fill = None,
+    update_maps: cli_contracts.UpdateMaps = False,
     codecs: cli_contracts.Codecs = None,
     target_file: cli_contracts.TargetFile = None,
+    contracts: cli_contracts.Contracts = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -103,15 +107,18 @@ def compile(  # noqa: A001  the command's name
         from sparsecc.report.progress import shown_on_stderr
 
         axes = parse_axes(dynamic) if dynamic else None
-        contracts = cli_contracts.contract_options(
+        wanted = cli_contracts.contract_options(
             target,
-            {"--bytes-budget": bytes_budget, "--accuracy-budget": accuracy_budget, "--keep": keep},
+            {"bytes": bytes_budget, "cycles": cycles_budget, "accuracy": accuracy_budget, "keep": keep},
             calibration,
             sensitivity,
             map_block,
             period,
+            fill,
+            update_maps,
             codecs,
             target_file,
+            contracts,
         )
         examples = example_inputs(inputs) if inputs else None
         place = output or model.parent / f"{model.stem or 'model'}.sparsecc"
@@ -129,7 +136,7 @@ def compile(  # noqa: A001  the command's name
                 allow_pickle=allow_pickle,
                 pipeline=pipeline,
                 tuning_cache=tuning_cache,
-                contracts=contracts,
+                contracts=wanted,
                 progress=progress,
             )
             progress("writing the artifact", 0, 1)
@@ -192,6 +199,10 @@ def inspect(
     contracts: cli_scu.ShowContracts = False,
     schedule: cli_scu.ShowSchedule = False,
     disasm: cli_scu.ShowCode = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw contracts (target scu) or layers (cpu) as .svg, .png or .pdf."),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -201,6 +212,10 @@ def inspect(
 
     part = cli_scu.chosen_part(contracts=contracts, schedule=schedule, disasm=disasm)
     opened = Artifact.open(artifact)
+    if plot:
+        from sparsecc.report.plot import plot_artifact
+
+        plot_artifact(opened, plot)
     if part:
         cli_scu.inspect_part(opened, part, quiet=quiet, as_json=as_json)
     else:
@@ -216,6 +231,9 @@ def bench(
     inputs: Annotated[
         Path | None, typer.Option(metavar="X.npz", help="Inputs instead of the artifact's samples.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the compiled model's time goes instead, kernel by kernel.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -224,12 +242,17 @@ def bench(
     from sparsecc.arrays import read_arrays
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime.bench import bench as measure
+    from sparsecc.backends.onnxruntime.profile import profile as measure_parts
     from sparsecc.progress import reporting
     from sparsecc.report.progress import shown_on_stderr
 
     opened = Artifact.open(artifact)
     feeds = read_arrays(inputs, opened.manifest.inputs) if inputs else None
     with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
+        if profile:
+            parts = measure_parts(opened, threads=threads, runs=runs, inputs=feeds)
+            show(asdict(parts), lambda: report.profile_tables(parts), as_json, quiet)
+            return
         result = measure(opened, threads=threads, runs=runs, inputs=feeds)
     show(asdict(result), lambda: report.bench_table(result), as_json, quiet)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsecc.diagnostics import CompileError
-from sparsecc.registry import suggest
 
 if TYPE_CHECKING:
     from sparsecc.contracts.options import ContractOptions
@@ -25,6 +24,13 @@ Calibration = Annotated[
 ]
 BytesBudget = Annotated[
     float | None, typer.Option(help="Share of the dense bytes that may cross the link.", rich_help_panel=PANEL)
+]
+CyclesBudget = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the cycles that SEND and RECV of all blocks take when every value is sent, one by one.",
+        rich_help_panel=PANEL,
+    ),
 ]
 AccuracyBudget = Annotated[
     float | None,
@@ -46,15 +52,34 @@ Period = Annotated[
     int | None,
     typer.Option(metavar="TILES", help="How often k may move at run time; 0: never (default).", rich_help_panel=PANEL),
 ]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="zero|mean",
+        help="What stands for dropped elements: zero (default) or the edge's mean.",
+        rich_help_panel=PANEL,
+    ),
+]
+UpdateMaps = Annotated[
+    bool,
+    typer.Option("--update-maps", help="Renew sensitivity maps from what crosses the link.", rich_help_panel=PANEL),
+]
 Codecs = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Codecs to choose from: raw,bitmask,index,run.", rich_help_panel=PANEL),
+    typer.Option(metavar="NAMES", help="Codecs to choose from: raw,bitmask,index.", rich_help_panel=PANEL),
+]
+Contracts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Contracts to take as they are: a folder of them, or an artifact that was compiled with some.",
+        rich_help_panel=PANEL,
+    ),
 ]
 TargetFile = Annotated[
     Path | None,
     typer.Option(metavar="SCU.toml", help="The machine, instead of the built-in scu-v1.", rich_help_panel=PANEL),
 ]
-SENSITIVITIES = ("taylor", "product", "activation")
 
 
 def contract_options(
@@ -64,58 +89,34 @@ def contract_options(
     sensitivity: str | None,
     map_block: int | None,
     period: int | None,
+    fill: str | None,
+    update_maps: bool,
     codecs: str | None,
     target_file: Path | None,
+    contracts: Path | None,
 ) -> ContractOptions | None:
-    """What was asked of contracts; None if nothing was and the target is not "scu". ``budgets`` are keyed by option.
+    """What was asked of contracts; None if nothing was and the target is not "scu".
 
-    Raises: CompileError SCC087.
+    ``budgets`` are fields of ContractOptions. Raises: CompileError SCC119.
     """
-    others = (calibration, sensitivity, map_block, period, codecs, target_file)
+    others = (calibration, sensitivity, map_block, period, fill, update_maps or None, codecs, target_file, contracts)
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
-    from sparsecc.contracts.contract import MAX_PERIOD_TILES
-    from sparsecc.contracts.options import ContractOptions
+    from sparsecc.contracts.contract import FILLS
+    from sparsecc.contracts.options import SENSITIVITIES, ContractOptions
 
-    given = {name: share for name, share in budgets.items() if share is not None}
-    if len(given) > 1:
-        raise unusable(f"{' and '.join(given)} exclude each other", f"give one of {', '.join(budgets)}, or none")
-    for name, share in given.items():
-        if not (0 <= share < 1 if name == "--accuracy-budget" else 0 < share <= 1):
-            range_ = "from 0, less than 1" if name == "--accuracy-budget" else "above 0 and at most 1"
-            raise unusable(f"{name} is {share:g}, expected a share {range_}", f"3 % is {name} 0.03")
-    if sensitivity is not None and sensitivity not in SENSITIVITIES:
-        raise unusable(f"there is no sensitivity '{sensitivity}'", suggest(sensitivity, [*SENSITIVITIES]))
-    if map_block is not None and map_block < 1:
-        raise unusable(
-            f"--map-block is {map_block}, expected a number of neurons from 1",
-            "leave it out for the least that fits the unit's memory",
-        )
-    if period is not None and not 0 <= period <= MAX_PERIOD_TILES:
-        raise unusable(
-            f"--period is {period}, expected a number of tiles from 0 to {MAX_PERIOD_TILES}",
-            "with 0, or without the option, k never moves",
-        )
     return ContractOptions(
         calibration=calibration,
-        bytes=given.get("--bytes-budget"),
-        accuracy=given.get("--accuracy-budget"),
-        keep=given.get("--keep"),
-        form=sensitivity or SENSITIVITIES[0],
+        **budgets,
+        form=SENSITIVITIES[0] if sensitivity is None else sensitivity,
         map_block=map_block,
         period=period or 0,
-        codecs=_codecs(codecs) if codecs is not None else (),
+        fill=FILLS[0] if fill is None else fill,
+        update_maps=update_maps,
+        codecs=() if codecs is None else tuple(dict.fromkeys(name.strip() for name in codecs.split(","))),
         target_file=target_file,
+        settled=contracts,
     )
-
-
-def _codecs(text: str) -> tuple[str, ...]:
-    from sparsecc.contracts.contract import CODECS
-
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if unknown := [name for name in names if name not in CODECS]:
-        raise unusable(f"--codecs '{text}' names no codec at '{unknown[0]}'", suggest(unknown[0], [*CODECS]))
-    return names
 
 
 def unusable(message: str, help_: str) -> CompileError:

@@ -5,7 +5,7 @@ Commands import what they need when they run, as those of cli.py do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,6 +19,7 @@ from sparsecc.diagnostics import CompileError
 if TYPE_CHECKING:
     from sparsecc.artifact import Artifact
     from sparsecc.backends.scu.machine import Target
+    from sparsecc.contracts import SensitivityMap
     from sparsecc.diagnostics import Diagnostic
 
 # ---- inspect ---------------------------------------------------------------------------------------------------------
@@ -76,6 +77,9 @@ def simulate(
     trace: Annotated[
         Path | None, typer.Option(metavar="TRACE.json", help="Where a trace for Perfetto (ui.perfetto.dev) goes.")
     ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where sensitivity maps go that the program renewed.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -106,11 +110,31 @@ def simulate(
         step("simulating", 0, 1)
         outcome = unit.simulate(first_sample(unit.ports("inputs"), arrays))
         step("simulating", 1, 1)
+        if maps:
+            _save_maps(maps, unit.updated_maps(outcome), opened)
         if trace:
             step("writing the trace", 0, 1)
             write_file(trace, trace_json(outcome, unit.program, unit.target).encode(), "--trace")
     facts = scu.simulation_facts(outcome, unit.target, report, trace)
     show(facts, lambda: scu.simulation(facts), as_json, quiet)
+
+
+def _save_maps(folder: Path, maps: Mapping[str, SensitivityMap], artifact: Artifact) -> None:
+    """One .npz for each edge, by its name. Raises: CompileError (SCC075; SCC124 there are none)."""
+    if not maps:
+        raise CompileError.of(
+            "SCC124",
+            f"the program of {artifact.path} renews no maps",
+            help="compile the model with --update-maps, or leave out --maps",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompileError.of(
+            "SCC075", f"{folder} cannot be written: {error.strerror}", help="choose another folder"
+        ) from error
+    for edge, measured in maps.items():
+        measured.save(folder / f"{edge}.npz")
 
 
 # ---- scu asm, disasm, verify -----------------------------------------------------------------------------------------
@@ -120,7 +144,9 @@ app = typer.Typer(
     help="Assemble, disassemble and verify single programs of the Sparse Communication Unit.",
     no_args_is_help=True,
 )
-ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.scu", help="Program; its target.json may lie beside it.")]
+ProgramPath = Annotated[
+    Path, typer.Argument(metavar="PROGRAM.scu", help="Program, its target.json perhaps beside it; or an artifact.")
+]
 Machine = Annotated[
     Path | None,
     typer.Option(
@@ -221,16 +247,22 @@ def _machine(program: Path, target_file: Path | None) -> Target:
 
     if target_file:
         return load_target(target_file)
-    beside = program.parent / "target.json"
+    beside = _file(program).parent / "target.json"
     return from_json(beside.read_bytes(), str(beside)) if beside.is_file() else scu_v1()
+
+
+def _file(program: Path) -> Path:
+    from sparsecc.backends.scu.files import PROGRAM
+
+    return program / PROGRAM if program.is_dir() else program
 
 
 def _bytes(program: Path) -> bytes:
     try:
-        return program.read_bytes()
+        return _file(program).read_bytes()
     except OSError as error:
         raise CompileError.of(
             "SCC090",
-            f"{program} cannot be read: {error.strerror}",
+            f"{_file(program)} cannot be read: {error.strerror}",
             help="give the scu/program.scu of an artifact, or what `sparsecc scu asm` wrote",
         ) from error

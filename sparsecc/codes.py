@@ -485,8 +485,8 @@ CODES: dict[str, Code] = {
     ),
     "SCC116": Code(
         "contracts without a basis",
-        "A budget is negotiated on calibration data; one budget at a time, and a share between 0 and 1.",
-        "Give samples with --calibration and at most one of --bytes-budget, --accuracy-budget and --keep.",
+        "A budget of bytes, cycles or accuracy is negotiated on calibration data.",
+        "Give samples with --calibration, or the share of every edge with --keep.",
     ),
     # 117-118: what `simulate` and `inspect` read of an artifact for target scu
     "SCC117": Code(
@@ -499,6 +499,54 @@ CODES: dict[str, Code] = {
         "scu/report.json of the artifact is not JSON, or a field is missing or of the wrong type: it was edited, "
         "damaged, or written by another version.",
         "Copy the artifact again as a whole, or compile the model again.",
+    ),
+    # 119-121: what is asked of contracts
+    "SCC119": Code(
+        "unusable option of contracts",
+        "A share, number or name among the options of contracts means nothing, or two options exclude each other.",
+        "`sparsecc compile --help` and the docstring of ContractOptions show what they take.",
+    ),
+    "SCC120": Code(
+        "no codec for a contract",
+        "RAW carries whole tiles only, and is always needed; to leave elements out takes bitmask or index. The target "
+        "lacks a codec, or the options do not allow it.",
+        "Allow more with --codecs, or give the target file more `codecs`.",
+    ),
+    "SCC121": Code(
+        "contract for another unit",
+        "A contract that was given asks for tiles or keys that the unit cannot carry out.",
+        "Give contracts that were settled for this target, or negotiate new ones.",
+    ),
+    # 123-124: contracts that adapt at run time
+    "SCC123": Code(
+        "contracts that cannot move",
+        "--period needs calibration data, from which the margins are measured, and edges of more tiles"
+        " than the period.",
+        "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
+    ),
+    "SCC124": Code(
+        "nothing to fill or update with",
+        "--fill mean needs calibration data. --update-maps needs maps that were measured on them, and room for them a "
+        "second time in the unit's memory.",
+        "Give --calibration, or a greater --map-block; or leave the option out.",
+    ),
+    # 125-126: pictures
+    "SCC125": Code(
+        "no matplotlib",
+        "Pictures are drawn by matplotlib, an optional dependency, and it cannot be imported.",
+        "pip install 'sparsecc[plot]' installs it.",
+    ),
+    "SCC126": Code(
+        "nothing to plot",
+        "A picture shows the shares that edges send, or the times of layers; this artifact has neither.",
+        "Compile a model with several layers, with --target scu for contracts or --target cpu for layers.",
+    ),
+    # 127: profiles
+    "SCC127": Code(
+        "no kernels to profile",
+        "`bench --profile` times the kernels of kernels.so one by one. An artifact in which no layer is sparse, or "
+        "whose kernels lost against dense, has none; one of an older sparsecc does not let them be timed.",
+        "Compile the model again, or use bench without --profile.",
     ),
 }
 

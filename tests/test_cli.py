@@ -375,6 +375,37 @@ def test_bench(cli: Cli, artifact: Path, x: Path) -> None:
     assert cli("bench", artifact, "--runs", "3", "--quiet", "--json").json["dense_bytes"] > 4 * (64 * 96 + 96 * 10)
 
 
+def test_bench_profile(cli: Cli, artifact: Path, x: Path) -> None:
+    facts = cli("bench", artifact, "--profile", "--runs", "3", "--inputs", x, "--json").json
+    assert (facts["runs"], facts["threads"]) == (3, 1)
+    (region,) = (node for node in facts["nodes"] if node["region"])
+    assert sum(node["share"] for node in facts["nodes"]) == pytest.approx(1)
+    assert {kernel["region"] for kernel in facts["kernels"]} == {region["name"]}
+    assert sum(kernel["share"] for kernel in facts["kernels"]) == pytest.approx(1)
+    products = [kernel for kernel in facts["kernels"] if kernel["flops"]]
+    layers = sparsecc.Artifact.open(artifact).manifest.layers
+    lanes = 16  # the narrowest panel, with three samples in it
+    assert [k["flops"] for k in products] == [2 * layer.nonzeros * lanes for layer in layers.values()]
+    for kernel in products:
+        assert kernel["gflops"] == pytest.approx(kernel["flops"] / kernel["ms"] / 1e6)
+        assert kernel["peak_share"] == pytest.approx(kernel["gflops"] / facts["peak_gflops"])
+        assert kernel["bound_ms"] >= kernel["flops"] / facts["peak_gflops"] / 1e6 * 0.999
+    result = cli("bench", artifact, "--profile", "--runs", "3")
+    assert "nodes, 1 thread" in result.out
+    assert all(kernel["kernel"] in result.out for kernel in facts["kernels"])
+    assert result.err == "measuring nodes\nmeasuring kernels\n"
+
+
+def test_a_profile_needs_kernels(cli: Cli, tmp_path: Path) -> None:
+    path = sparsecc.compile(torch.nn.Linear(4, 4), (torch.randn(2, 4),), tune=False).save(tmp_path / "dense").path
+    result = cli("bench", path, "--profile")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == (
+        f"error[SCC127]: {path} has no kernels.so, so there are no kernels to profile\n"
+        "  help: sparsecc inspect says why every layer stayed dense; bench without --profile measures the whole\n"
+    )
+
+
 def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "lenet5.sparsecc"
     result = cli("demo", "-o", path, "--json", "--quiet")

@@ -90,15 +90,31 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
     assert options(cli, asked) is None
     assert options(cli, asked, "--target", "scu") == ContractOptions()
     assert options(cli, asked, "--target", "scu", "--bytes-budget", "0.3") == ContractOptions(bytes=0.3)
+    assert options(cli, asked, "--target", "scu", "--cycles-budget", "0.8") == ContractOptions(cycles=0.8)
+    assert options(cli, asked, "--contracts", "m.sparsecc") == ContractOptions(settled=Path("m.sparsecc"))
     assert options(cli, asked, "--target", "scu", "--accuracy-budget", "0") == ContractOptions(accuracy=0)
     assert options(cli, asked, "--keep", "0.5") == ContractOptions(keep=0.5)  # the api refuses it for target cpu
-    everything = ("--calibration", "c.npz", "--target-file", "my.toml", "--map-block", "8", "--period", "16")
+    everything = (
+        "--calibration",
+        "c.npz",
+        "--target-file",
+        "my.toml",
+        "--map-block",
+        "8",
+        "--period",
+        "16",
+        "--fill",
+        "mean",
+        "--update-maps",
+    )
     names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
         map_block=8,
         period=16,
+        fill="mean",
+        update_maps=True,
         codecs=("raw", "index"),
         target_file=Path("my.toml"),
     )
@@ -107,31 +123,22 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--bytes-budget", "0.3", "--keep", "0.5"],
-         "--bytes-budget and --keep exclude each other\n"
-         "  help: give one of --bytes-budget, --accuracy-budget, --keep, or none"),
-        (["--keep", "0"], "--keep is 0, expected a share above 0 and at most 1\n  help: 3 % is --keep 0.03"),
-        (["--bytes-budget", "30"],
-         "--bytes-budget is 30, expected a share above 0 and at most 1\n  help: 3 % is --bytes-budget 0.03"),
-        (["--accuracy-budget", "nan"],
-         "--accuracy-budget is nan, expected a share from 0, less than 1\n  help: 3 % is --accuracy-budget 0.03"),
-        (["--codecs", "raw,bitmap"],
-         "--codecs 'raw,bitmap' names no codec at 'bitmap'\n"
-         "  help: did you mean 'bitmask'? known: raw, bitmask, index, run"),
-        (["--codecs", ""], "--codecs '' names no codec at ''\n  help: known: raw, bitmask, index, run"),
-        (["--sensitivity", "tailor"],
-         "there is no sensitivity 'tailor'\n  help: did you mean 'taylor'? known: taylor, product, activation"),
-        (["--map-block", "0"],
-         "--map-block is 0, expected a number of neurons from 1\n"
-         "  help: leave it out for the least that fits the unit's memory"),
-        (["--period", "-1"],
-         "--period is -1, expected a number of tiles from 0 to 65535\n"
-         "  help: with 0, or without the option, k never moves"),
+        (["--bytes-budget", "0.3", "--cycles-budget", "0.5"],
+         "a bytes budget and a cycles budget exclude each other\n  help: choose one of them"),
+        (["--codecs", ""], "there is no codec ''\n  help: known: raw, bitmask, index"),
+        (["--codecs", "bitmask, run"],
+         "blocks of codec 'run' have a length that depends on the data, and schedules need to know it\n"
+         "  help: choose among raw, bitmask, index"),
+        (["--contracts", "m.sparsecc", "--keep", "0.5"],
+         "contracts that are given are taken as they are, and a share to keep is for negotiating new ones\n"
+         "  help: leave out one of the two"),
+        (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing(cli: Cli, asked: Asked, arguments: list[str], message: str) -> None:
+    """The sentences are those of ContractOptions, tests/contracts/test_options.py."""
     result = cli("compile", "model.pt", "--target", "scu", *arguments)
-    assert result == Result(2, "", f"error[SCC087]: {message}\n")
+    assert result == Result(2, "", f"error[SCC119]: {message}\n")
     assert not asked.called
 
 
@@ -224,6 +231,7 @@ def test_simulate_shows_ratios(cli: Cli, artifact: Path) -> None:
     sizes = [f"{n * BLOCK_BYTES} B".split() for n in (1, 4, 2)]
     assert ["over", "the", "link", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
     assert any(line[:1] == ["tile0"] for line in lines)
+    assert ["above", "the", "bound", "-", "+25.0%", "+25.0%"] in lines  # this sample's cycles are below 800
     assert any(line[:2] == ["dram", "read"] for line in lines)
     assert "good to about 2x: quote ratios" in result.out
 
@@ -235,6 +243,15 @@ def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, 
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
     assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
         "error[SCC071]: input 'x' has shape"
+    )
+
+
+def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    assert cli("simulate", artifact, "--maps", tmp_path / "maps", "--quiet") == Result(
+        2,
+        "",
+        f"error[SCC124]: the program of {artifact} renews no maps\n"
+        "  help: compile the model with --update-maps, or leave out --maps\n",
     )
 
 
@@ -309,7 +326,7 @@ def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: M
     path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": None}).path
     result = cli("inspect", path, "--contracts")
     assert ["relu_1", "64", "25.0%", "256", "B", str(BLOCK_BYTES), "B", "bitmask"] in words(result.out)
-    assert "(--keep without --calibration, or in Python): nothing was negotiated\n" in result.out
+    assert "(--contracts, or --keep without --calibration): nothing was negotiated\n" in result.out
     facts = cli("inspect", path, "--contracts", "--json").json
     edge = {"edge": "relu_1", "elems": ELEMS, "settled_q16": 1 << 14, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES}
     assert facts == {"negotiated": False, "edges": [{**edge, "codec": "bitmask"}]}
@@ -430,6 +447,10 @@ def test_verify_a_program(cli: Cli, program: Path) -> None:
     assert cli("scu", "verify", program, "--json").json == {
         "program": str(program), "target": "scu-v1", "ok": True, "findings": [],
     }  # fmt: skip
+
+
+def test_verify_the_program_of_an_artifact(cli: Cli, artifact: Path) -> None:
+    assert cli("scu", "verify", artifact) == Result(0, f"{artifact}: nothing to find fault with, on scu-v1\n", "")
 
 
 def test_verify_finds_a_race(cli: Cli, program: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from torch import fx, nn
 
 from sparsecc.capture import dynamic_axes, quiet, widen
-from sparsecc.contracts.op import KEEP_TOP, KEEP_TOP_ATTRIBUTES
+from sparsecc.contracts.op import KEEP_TOP_MOVING, KEEP_TOPS
 from sparsecc.contracts.portable import function_name, keep_top_function
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
@@ -95,12 +95,12 @@ class _Emitter(fx.Interpreter):
         )
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target is KEEP_TOP:
+        if target in KEEP_TOPS:
             x, sensitivity, fill, *numbers = args
             return torch.onnx.ops.symbolic(
-                f"{DOMAIN}::{function_name(_dtype_name(x))}",
+                f"{DOMAIN}::{function_name(_dtype_name(x), moving=target is KEEP_TOP_MOVING)}",
                 (x, sensitivity, fill),
-                dict(zip(KEEP_TOP_ATTRIBUTES, map(int, numbers), strict=True)),
+                dict(zip(KEEP_TOPS[target], map(int, numbers), strict=True)),
                 dtype=x.dtype,
                 shape=x.shape,
                 version=1,
@@ -168,8 +168,9 @@ def export(
 
 
 def _contract_functions(program: Program) -> list[onnx.FunctionProto]:
-    dtypes = {_dtype_name(n.meta["val"]) for n in program.graph.find_nodes(op="call_function", target=KEEP_TOP)}
-    return [keep_top_function(dtype) for dtype in sorted(dtypes)]
+    calls = [node for node in program.graph.nodes if node.target in KEEP_TOPS]
+    used = {(_dtype_name(call.meta["val"]), call.target is KEEP_TOP_MOVING) for call in calls}
+    return [keep_top_function(dtype, moving=moving) for dtype, moving in sorted(used)]
 
 
 def _dtype_name(x: torch.Tensor) -> str:

@@ -16,6 +16,23 @@ ISA_NUMBERS: dict[Isa | Literal["auto"], int] = {"auto": 0, "avx2": 1, "avx512":
 MESSAGE_BYTES = 512  # struct message of runtime.h
 
 
+class Measured(ctypes.Structure):
+    """A step and what it took, over all items: struct measured of runtime.c."""
+
+    name: bytes
+    kernel: bytes
+    flops: int
+    touched_bytes: int
+    seconds: float
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("kernel", ctypes.c_char_p),
+        ("flops", ctypes.c_int64),
+        ("touched_bytes", ctypes.c_int64),
+        ("seconds", ctypes.c_double),
+    )
+
+
 class NativeRegion:
     """One region with its constants bound. Close it, or use it in ``with``; one thread.
 
@@ -61,11 +78,23 @@ class NativeCall:
     ) -> None:
         self._run = library.sparsecc_run
         self._kept = (inputs, outputs)
+        self._library = library
         self._arguments = (ctypes.c_void_p(engine), _pointers(inputs), _pointers(outputs), ctypes.c_int64(rows))
 
     def __call__(self) -> None:
         if self._run(*self._arguments):
             raise MemoryError("the arena of a region")
+
+    def profile(self) -> Sequence[Measured]:
+        """The same, and what each step took on one thread, in the order of the plan.
+
+        Raises: AttributeError where the library was built before there were profiles.
+        """
+        engine, *_, rows = self._arguments
+        steps = (Measured * self._library.sparsecc_step_count(engine, rows))()
+        if self._library.sparsecc_profile(*self._arguments, steps):
+            raise MemoryError("the arena of a region")
+        return list(steps)
 
 
 def _pointers(arrays: Sequence[Array | None]) -> ctypes.Array[ctypes.c_void_p]:

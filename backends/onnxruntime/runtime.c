@@ -1,4 +1,5 @@
-/* The engine of kernels.so: constants in, tables prepared and checked once, then steps over items. Needs only libc. */
+/* The engine of kernels.so: constants in, tables prepared once (prepare.c), then steps over items. Needs only libc. */
+#define _POSIX_C_SOURCE 199309L /* clock_gettime, beside C11 */
 #include "runtime.h"
 
 #include <cpuid.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* One parallel phase must be worth waking threads, and each of its pieces worth fetching. Measured on 16 tokens through
  * the linear layers of a MiniLM block, 90 % zeros, two threads of a Sapphire Rapids: 0.163 ms unsplit, 0.136 from 400,000
@@ -34,7 +36,7 @@ struct engine {
     struct freelist *free;  /* by variant number */
 };
 
-static void *fail(struct message *message, const char *format, ...) {
+void *sparsecc_fail(struct message *message, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(message->text, sizeof message->text, format, arguments);
@@ -69,7 +71,7 @@ enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {
         for (wanted = ISA_AVX2; wanted < ISA_COUNT && strcmp(name, names[wanted]) != 0; wanted++)
             ;
         if (wanted == ISA_COUNT) {
-            fail(message, "SPARSECC_ISA is '%s'; it can be avx2 or avx512", name);
+            sparsecc_fail(message, "SPARSECC_ISA is '%s'; it can be avx2 or avx512", name);
             return ISA_AUTO;
         }
     }
@@ -78,10 +80,10 @@ enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {
         if (sparsecc_kernels[isa] != NULL && supported(isa))
             return isa;
     if (wanted != ISA_AUTO)
-        fail(message, "%s kernels were asked for, but %s", names[wanted],
+        sparsecc_fail(message, "%s kernels were asked for, but %s", names[wanted],
              sparsecc_kernels[wanted] == NULL ? "this kernels.so has none" : "this CPU cannot run them");
     else
-        fail(message,
+        sparsecc_fail(message,
              "this kernels.so needs a CPU with %s; run model.onnx without it: the portable form gives the same results",
              sparsecc_kernels[ISA_AVX2] == NULL ? "AVX-512 (F, BW, CD, DQ, VL)" : "AVX2, FMA and BMI2");
     return ISA_AUTO;
@@ -96,159 +98,11 @@ int64_t sparsecc_row_elems(const struct input *input) {
     return elems;
 }
 
-static int32_t load_index(const void *table, int64_t i, int32_t bytes) {
-    return bytes == 2 ? ((const uint16_t *)table)[i] : ((const int32_t *)table)[i];
-}
-
-static void store_index(void *table, int64_t i, int32_t bytes, int32_t index) {
-    if (bytes == 2)
-        ((uint16_t *)table)[i] = (uint16_t)index;
-    else
-        ((int32_t *)table)[i] = index;
-}
-
-static int32_t mapped(const struct prepare *p, int32_t column) {
-    int32_t kx = column % p->kernel_width, ky = column / p->kernel_width % p->kernel_height;
-    return column / p->kernel_width / p->kernel_height * p->channel_step + p->row_steps[ky] + p->column_steps[kx];
-}
-
-static bool in_place(const struct prepare *p) {
-    if (p->columns < 0 || p->block_cols != 1 || p->index_bytes != p->stored_index_bytes)
-        return false;
-    for (int32_t column = 0; column < p->cols; column++)
-        if (mapped(p, column) != column)
-            return false;
-    return true;
-}
-
-/* Kernels trust indices, and an artifact may have been tampered with: every one is checked here. */
-static bool check_rows(const struct prepare *p, const int32_t *starts, const char *name, struct message *message) {
-    int32_t grid_rows = (p->rows + p->block_rows - 1) / p->block_rows;
-    if (starts[0] != 0 || starts[grid_rows] != p->blocks)
-        return fail(message, "input '%s' runs from %d to %d, expected 0 to %d: the artifact is damaged", name,
-                    (int)starts[0], (int)starts[grid_rows], (int)p->blocks);
-    for (int32_t row = 0; row < grid_rows; row++)
-        if (starts[row] > starts[row + 1])
-            return fail(message, "input '%s' falls from %d to %d at row %d: the artifact is damaged", name,
-                        (int)starts[row], (int)starts[row + 1], (int)row);
-    return true;
-}
-
-static bool check_columns(const struct prepare *p, const void *columns, const char *name, struct message *message) {
-    int32_t grid_cols = (p->cols + p->block_cols - 1) / p->block_cols;
-    for (int32_t block = 0; block < p->blocks; block++) {
-        int32_t column = load_index(columns, block, p->stored_index_bytes);
-        if (column < 0 || column >= grid_cols)
-            return fail(message, "input '%s' holds column %d at %d, expected 0 to %d: the artifact is damaged", name,
-                        (int)column, (int)block, (int)grid_cols - 1);
-    }
-    return true;
-}
-
-static int32_t grid_rows_of(const struct prepare *p) { return (p->rows + p->block_rows - 1) / p->block_rows; }
-
-/* Block rows of all slices together. */
-static int64_t sliced_rows(const struct prepare *p) {
-    int32_t grid_cols = (p->cols + p->block_cols - 1) / p->block_cols;
-    return p->slice_blocks == 0 ? 0 : (int64_t)grid_rows_of(p) * ((grid_cols + p->slice_blocks - 1) / p->slice_blocks);
-}
-
-/* Where each stored block of a slice order comes from, and where each block row of each slice begins in it. Cuts never
- * fall along a row's columns, so that the slices tile a row whatever its columns are. */
-static bool slice_order(const struct prepare *p, const int32_t *starts, const void *columns, int32_t *order,
-                        int32_t *rows) {
-    int32_t grid_rows = grid_rows_of(p), slices = (int32_t)(sliced_rows(p) / grid_rows), placed = 0;
-    int32_t *next = malloc((size_t)grid_rows * sizeof *next); /* the first block of each row not placed yet */
-    if (next == NULL)
-        return false;
-    memcpy(next, starts, (size_t)grid_rows * sizeof *next);
-    for (int32_t slice = 0; slice < slices; slice++)
-        for (int32_t row = 0; row < grid_rows; row++) {
-            rows[(int64_t)slice * grid_rows + row] = placed;
-            while (next[row] < starts[row + 1] &&
-                   (slice + 1 == slices ||
-                    load_index(columns, next[row], p->stored_index_bytes) / p->slice_blocks <= slice))
-                order[placed++] = next[row]++;
-        }
-    rows[(int64_t)slices * grid_rows] = placed;
-    free(next);
-    return true;
-}
-
-static int64_t table_bytes(const struct prepare *p, int64_t blocks, int64_t rows) {
-    switch (p->table) {
-    case TABLE_ROWS:
-        return rows * (int64_t)sizeof(int32_t);
-    case TABLE_VALUES:
-        return blocks * p->block_rows * p->block_cols * (int64_t)sizeof(float);
-    default:
-        return blocks * p->block_cols * p->index_bytes;
-    }
-}
-
-/* `order`: the stored block at each place of the table, NULL for as they are stored. */
-static void fill_cols(const struct prepare *p, const void *columns, int64_t blocks, const int32_t *order, void *table) {
-    for (int64_t block = 0; block < blocks; block++) {
-        int64_t from = order == NULL ? block : order[block];
-        int32_t first = columns == NULL ? (int32_t)block : load_index(columns, from, p->stored_index_bytes);
-        for (int32_t i = 0; i < p->block_cols; i++) {
-            int32_t column = first * p->block_cols + i; /* beyond the matrix its values are 0: any column will do */
-            store_index(table, block * p->block_cols + i, p->index_bytes,
-                        mapped(p, column < p->cols ? column : p->cols - 1));
-        }
-    }
-}
-
-static void fill_values(const struct prepare *p, const float *values, const int32_t *order, float *table) {
-    int64_t elems = (int64_t)p->block_rows * p->block_cols;
-    for (int64_t block = 0; block < p->blocks; block++)
-        memcpy(table + block * elems, values + order[block] * elems, (size_t)elems * sizeof *table);
-}
-
-static bool prepare_sliced(struct engine *engine, const struct prepare *p, void *table) {
-    int64_t rows = sliced_rows(p) + 1;
-    int32_t *order = malloc(((size_t)p->blocks + 1) * sizeof *order), *starts = malloc((size_t)rows * sizeof *starts);
-    const void *columns = engine->constants[p->columns];
-    bool done = order != NULL && starts != NULL &&
-                slice_order(p, engine->constants[p->row_starts], columns, order, starts);
-    if (done && p->table == TABLE_ROWS)
-        memcpy(table, starts, (size_t)rows * sizeof *starts);
-    else if (done && p->table == TABLE_VALUES)
-        fill_values(p, engine->constants[p->values], order, table);
-    else if (done)
-        fill_cols(p, columns, p->blocks, order, table);
-    free(order);
-    free(starts);
-    return done;
-}
-
-static bool prepare(struct engine *engine, int32_t number, struct message *message) {
-    const struct prepare *p = &engine->region->prepares[number];
-    const struct input *inputs = engine->region->inputs;
-    bool sparse = p->columns >= 0;
-    const void *columns = sparse ? engine->constants[p->columns] : NULL;
-    if (sparse && (!check_rows(p, engine->constants[p->row_starts], inputs[p->row_starts].name, message) ||
-                   !check_columns(p, columns, inputs[p->columns].name, message)))
-        return false;
-    if (p->slice_blocks == 0 && in_place(p)) {
-        engine->tables[number] = columns;
-        return true;
-    }
-    int64_t blocks = sparse ? p->blocks : p->cols;
-    void *table = malloc((size_t)table_bytes(p, blocks, sliced_rows(p) + 1) + sizeof(float));
-    engine->tables[number] = engine->owned[number] = table;
-    if (table != NULL && p->slice_blocks == 0)
-        fill_cols(p, columns, blocks, NULL, table);
-    else if (table == NULL || !prepare_sliced(engine, p, table))
-        return fail(message, "out of memory");
-    return true;
-}
-
 struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, const void *const *inputs,
                                     struct message *message) {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
-        return fail(message, "out of memory");
+        return sparsecc_fail(message, "out of memory");
     engine->region = region;
     engine->kernels = sparsecc_kernels[isa];
     engine->constants = calloc((size_t)region->input_count + 1, sizeof *engine->constants);
@@ -257,14 +111,15 @@ struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, c
     engine->free = calloc((size_t)region->variant_count + 1, sizeof *engine->free);
     if (!engine->constants || !engine->tables || !engine->owned || !engine->free) {
         sparsecc_engine_close(engine);
-        return fail(message, "out of memory");
+        return sparsecc_fail(message, "out of memory");
     }
     for (int32_t i = 0; i < region->input_count; i++)
         engine->constants[i] = region->inputs[i].constant ? inputs[i] : NULL;
     for (int32_t i = 0; i < region->variant_count; i++)
         atomic_flag_clear(&engine->free[i].busy);
     for (int32_t i = 0; i < region->prepare_count; i++)
-        if (!prepare(engine, i, message)) {
+        if (!sparsecc_prepare(&region->prepares[i], region->inputs, engine->constants, &engine->tables[i],
+                              &engine->owned[i], message)) {
             sparsecc_engine_close(engine);
             return NULL;
         }
@@ -341,13 +196,21 @@ static void give_back(const struct engine *engine, const struct variant *variant
 
 /* ---- running ------------------------------------------------------------------------------------------------ */
 
+/* A step as sparsecc_profile reports it; costs and seconds are of all items. As `Measured` in native.py. */
+struct measured {
+    const char *name, *kernel;
+    int64_t flops, touched_bytes;
+    double seconds;
+};
+
 struct call {
     struct engine *engine;
     const struct variant *variant;
     const void *const *inputs;
     void *const *outputs;
     int64_t rows;
-    const struct pool *pool; /* for the steps of an item */
+    const struct pool *pool;   /* for the steps of an item */
+    struct measured *measured; /* NULL unless each step is timed */
     atomic_bool out_of_memory;
 };
 
@@ -409,6 +272,27 @@ static void run_steps(const struct engine *engine, const struct workspace *space
     }
 }
 
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void measure_steps(const struct engine *engine, const struct workspace *space, const struct variant *variant,
+                          int32_t lanes, struct measured *measured) {
+    for (int32_t i = 0; i < variant->step_count; i++) {
+        const struct step *step = &variant->steps[i];
+        struct phase phase = {engine, space, step, step + 1, lanes, 1};
+        double start = now_s();
+        run_piece(&phase, 0);
+        measured[i].seconds += now_s() - start;
+        measured[i].name = step->name;
+        measured[i].kernel = sparsecc_kernel_names[step->kernel];
+        measured[i].flops += step->flops;
+        measured[i].touched_bytes += step->touched_bytes;
+    }
+}
+
 static void run_item(void *job, size_t item) {
     struct call *call = job;
     const struct region *region = call->engine->region;
@@ -426,18 +310,26 @@ static void run_item(void *job, size_t item) {
         bases[region->input_count + i] =
             (const char *)((float *)call->outputs[i] + first * region->outputs[i].row_elems);
     int32_t lanes = left < call->variant->lanes ? (int32_t)left : call->variant->lanes;
-    run_steps(call->engine, space, call->variant, lanes, call->pool);
+    if (call->measured == NULL)
+        run_steps(call->engine, space, call->variant, lanes, call->pool);
+    else
+        measure_steps(call->engine, space, call->variant, lanes, call->measured);
     give_back(call->engine, call->variant, space);
+}
+
+static const struct variant *variant_for(const struct engine *engine, int64_t rows) {
+    const struct variant *variant = engine->region->variants;
+    while (rows > variant->rows_most)
+        variant++;
+    return variant;
 }
 
 /* Several items are independent: each runs on one thread and in its caches. A single one is split step by step. */
 bool sparsecc_engine_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
                          const struct pool *pool) {
-    const struct variant *variant = engine->region->variants;
-    while (rows > variant->rows_most)
-        variant++;
+    const struct variant *variant = variant_for(engine, rows);
     int64_t items = (rows + variant->lanes - 1) / variant->lanes;
-    struct call call = {engine, variant, inputs, outputs, rows, items == 1 ? pool : NULL, false};
+    struct call call = {engine, variant, inputs, outputs, rows, items == 1 ? pool : NULL, NULL, false};
     if (pool != NULL && items > 1)
         pool->run(pool, run_item, (size_t)items, &call);
     else
@@ -453,6 +345,9 @@ bool sparsecc_engine_run(struct engine *engine, const void *const *inputs, void 
 EXPORT int32_t sparsecc_region_count(void);
 EXPORT struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t isa, struct message *message);
 EXPORT int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows);
+EXPORT int32_t sparsecc_step_count(struct engine *engine, int64_t rows);
+EXPORT int32_t sparsecc_profile(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
+                                struct measured *measured);
 EXPORT void sparsecc_close(struct engine *engine);
 
 int32_t sparsecc_region_count(void) { return sparsecc_regions_count; }
@@ -460,7 +355,7 @@ int32_t sparsecc_region_count(void) { return sparsecc_regions_count; }
 /* `isa`: 0 the best, 1 AVX2, 2 AVX-512. */
 struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t isa, struct message *message) {
     if (region < 0 || region >= sparsecc_regions_count || isa < 0 || isa >= ISA_COUNT)
-        return fail(message, "no such region or instruction set");
+        return sparsecc_fail(message, "no such region or instruction set");
     enum isa chosen = sparsecc_choose_isa((enum isa)isa, message);
     return chosen == ISA_AUTO ? NULL : sparsecc_engine_open(&sparsecc_regions[region], chosen, inputs, message);
 }
@@ -468,6 +363,19 @@ struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t 
 /* 0, or 1 where memory ran out. One thread. */
 int32_t sparsecc_run(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows) {
     return sparsecc_engine_run(engine, inputs, outputs, rows, NULL) ? 0 : 1;
+}
+
+int32_t sparsecc_step_count(struct engine *engine, int64_t rows) { return variant_for(engine, rows)->step_count; }
+
+/* sparsecc_run with every step timed, which costs two readings of the clock; `measured` has room for every step. */
+int32_t sparsecc_profile(struct engine *engine, const void *const *inputs, void *const *outputs, int64_t rows,
+                         struct measured *measured) {
+    const struct variant *variant = variant_for(engine, rows);
+    struct call call = {engine, variant, inputs, outputs, rows, NULL, measured, false};
+    memset(measured, 0, (size_t)variant->step_count * sizeof *measured);
+    for (int64_t item = 0; item * variant->lanes < rows; item++)
+        run_item(&call, (size_t)item);
+    return atomic_load(&call.out_of_memory) ? 1 : 0;
 }
 
 void sparsecc_close(struct engine *engine) { sparsecc_engine_close(engine); }

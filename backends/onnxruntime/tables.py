@@ -31,6 +31,8 @@ def c_tables(plans: Sequence[RegionPlan], isas: Sequence[Isa]) -> str:
         lines.append(f"static kernel_fn *const kernels_{isa}[] = {names};")
     slots = ", ".join(f"kernels_{isa}" if isa in isas else "NULL" for isa in _SLOTS)
     lines.append(f"kernel_fn *const *const sparsecc_kernels[ISA_COUNT] = {{NULL, {slots}}};")
+    names = _listed([_text(spec.symbol) for spec in kernels] or ["NULL"])
+    lines.append(f"const char *const sparsecc_kernel_names[] = {names};")
     lines.append(f"const float sparsecc_zeros[{max(1, _zeros(plans))}] = {{0}};")
     lines += tables.lines
     lines.append(f"const int32_t sparsecc_regions_count = {len(plans)};")
@@ -85,7 +87,9 @@ class _Tables:
             table = self.array("int32_t", step.parameters)
             refs = [ref(one) for one in step.refs().values()]
             kernel = self.kernel_numbers[step.kernel]
-            return _listed([kernel, step.units, int(step.joins), f"INT64_C({step.work})", table, *refs])
+            costs = [f"INT64_C({cost})" for cost in (step.flops, step.touched_bytes)]
+            facts = [_text(step.name), *costs]
+            return _listed([kernel, step.units, int(step.joins), f"INT64_C({step.work})", table, *refs, *facts])
 
         def variant(variant: Variant) -> str:
             most = "INT64_MAX" if variant.rows_most is None else variant.rows_most
@@ -116,10 +120,10 @@ class _Tables:
     def _prepare(self, p: Prepare) -> str:
         steps = [self.array("int32_t", p.row_steps), self.array("int32_t", p.column_steps)]
         inputs = [-1 if number is None else number for number in (p.columns, p.row_starts, p.values)]
-        stored = [_INDEX_BYTES[p.stored_index], p.blocks, p.block_rows, p.block_cols, p.slice_blocks]
-        kind = f"TABLE_{p.table.upper()}"
+        stored = [_INDEX_BYTES[p.stored_index], p.blocks, p.block_rows, p.block_cols]
+        layout = [f"LAYOUT_{p.layout.upper()}", p.slice_blocks, f"TABLE_{p.table.upper()}"]
         kernel = [p.channel_step, len(p.row_steps), len(p.column_steps)]
-        return _listed([p.rows, p.cols, _INDEX_BYTES[p.index], *kernel, *steps, *inputs, *stored, kind])
+        return _listed([p.rows, p.cols, _INDEX_BYTES[p.index], *kernel, *steps, *inputs, *stored, *layout])
 
 
 def _row_axes(plan: RegionPlan, rank: int) -> int:

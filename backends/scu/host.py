@@ -11,12 +11,14 @@ from typing import Any, cast
 import numpy as np
 
 from sparsecc.artifact import Artifact
+from sparsecc.contracts import SensitivityMap
 from sparsecc.diagnostics import CompileError
 from sparsecc.reference import Array
 
 from . import tile_code
 from .files import KERNELS, read_program
 from .machine import Target
+from .map_updates import renewed, updated_map
 from .simulator import KernelFunction, Outcome, simulate
 from .unit_program import UnitProgram
 from .verify import verify_program
@@ -62,7 +64,15 @@ class Unit:
         """One run on one sample; arrays have the shapes of the ports."""
         arrays = {port.address: np.ascontiguousarray(inputs[port.name], port.dtype) for port in self.ports("inputs")}
         load = {address: array.tobytes() for address, array in arrays.items()}
-        return simulate(self.program, self.target, self.kernels, load, self._results(), timing)
+        smap = self.target.the("smap").address
+        maps = [(smap + one.first, one.entries) for one in renewed(self.program)]
+        return simulate(self.program, self.target, self.kernels, load, [*self._results(), *maps], timing)
+
+    def updated_maps(self, outcome: Outcome) -> dict[str, SensitivityMap]:
+        """By edge, after ``simulate``; none if the program was compiled without --update-maps."""
+        entries = outcome.outputs[len(self.ports("outputs")) :]
+        found = zip(renewed(self.program), entries, strict=True)
+        return {one.edge: updated_map(one, self.program, data, outcome.averages) for one, data in found}
 
     def run(self, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """The outputs for a batch, one sample after the other.
@@ -73,7 +83,7 @@ class Unit:
         results = dict[str, list[Array]]()
         for sample in _samples(ports, inputs):
             outcome = self.simulate(sample, timing=False)
-            for port, data in zip(self.ports("outputs"), outcome.outputs, strict=True):
+            for port, data in zip(self.ports("outputs"), outcome.outputs, strict=False):
                 results.setdefault(port.name, []).append(np.frombuffer(data, port.dtype).reshape(port.shape))
         return [np.concatenate(results[name]) for name in names]
 

@@ -6,26 +6,32 @@ another stage reads goes over the link: with a contract as blocks of its k, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
-from sparsecc.contracts import keep_elems, spread
-from sparsecc.contracts.op import KEEP_TOP, KEEP_TOP_ATTRIBUTES
+from sparsecc.contracts import SensitivityMap
+from sparsecc.contracts.binding import EDGE
+from sparsecc.contracts.keys import Array
+from sparsecc.contracts.op import KEEP_TOPS
 from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .codecs import Codec, Dtype, smallest, worst_case_bytes
-from .descriptor import Flag, Op, Queue
+from .chunks import WIDTH, Sending
+from .codecs import Codec, Dtype
+from .descriptor import Op, Queue
 from .machine import Target
+from .map_space import MapSpace
 from .pieces import chain_granularity, chain_to, piece_of
 from .static import Static, specialise
 from .tasks import Buffer, Call, Part, Task, TaskGraph
-from .unit_program import MAX_OPERANDS
+from .unit_program import MAX_OPERANDS, Contract
 
 aten = torch.ops.aten
 ALIASES = frozenset(
@@ -47,7 +53,6 @@ ALIASES = frozenset(
 )
 """The same bytes under another shape, if no element was added and the dtype is the same."""
 ALIGN_BYTES = 64
-WIDTH = Dtype.FLOAT32.width_bytes
 CHUNKS_IN_LINK = 4
 """A chunk of a transfer takes at most this part of the receiver's buffer, so that several are under way at once."""
 KERNEL_QUEUES = (Queue.LINK, Queue.CONFIG)
@@ -69,17 +74,25 @@ Generate = Callable[[fx.Node], KernelCode]
 
 
 def lower(
-    program: Program, target: Target, generate: Generate, codecs: Sequence[Codec], *, lossless: bool = False
+    program: Program,
+    target: Target,
+    generate: Generate,
+    codecs: Sequence[Codec],
+    *,
+    lossless: bool = False,
+    maps: Mapping[str, SensitivityMap] | None = None,
 ) -> TaskGraph:
     """All that the unit does for one sample.
 
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
-    blocks of varying length, instead of whole.
-    Raises: CompileError SCC113 for a kernel with more tensors than a KTAB record holds, and what ``generate`` raises.
+    blocks of varying length, instead of whole. ``maps`` of edges are renewed from what arrives (map_updates).
+    Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC120 a contract that no codec
+    carries; SCC124 no room to renew maps), and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
-    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless)
+    space = MapSpace(target, maps or {})
+    lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless, space)
     lowering.find_chains()
     for node in static.graph.nodes:
         lowering.add(node)
@@ -95,14 +108,15 @@ class _Lowering:
     generate: Generate
     codecs: Sequence[Codec]
     lossless: bool
+    smap: MapSpace
     tasks: list[Task] = field(default_factory=list[Task])
     buffers: dict[str, Buffer] = field(default_factory=dict[str, Buffer])
     places: dict[tuple[fx.Node, int], Part] = field(default_factory=dict[tuple[fx.Node, int], Part])
     constants: bytearray = field(default_factory=bytearray)
     homes: dict[bytes, Part] = field(default_factory=dict[bytes, Part])
-    smap: bytearray = field(default_factory=bytearray)
     chains: dict[fx.Node, list[fx.Node]] = field(default_factory=dict[fx.Node, list[fx.Node]])
     deferred: set[fx.Node] = field(default_factory=set[fx.Node])
+    contracts: list[Contract] = field(default_factory=list[Contract])
     dram_bytes: int = 0
     meta: dict[str, Any] = field(default_factory=lambda: {"inputs": [], "outputs": [], "edges": []})
 
@@ -110,7 +124,7 @@ class _Lowering:
         """What is computed in pieces while it is sent: by the node that sends, the chain that leads to it."""
         outputs = set(self.static.graph.output_node().all_input_nodes)
         for edge in self.edges.values():
-            source = cast(fx.Node, edge.node.args[0]) if edge.node.target is KEEP_TOP else edge.node
+            source = cast(fx.Node, edge.node.args[0]) if edge.node.target in KEEP_TOPS else edge.node
             if edge.carries_float32 and source.op == "call_function":
                 chain = chain_to(source, self.stages, {*self.edges, *outputs}, self.target.tile.cols)
                 self.chains[edge.node] = chain
@@ -124,7 +138,7 @@ class _Lowering:
                 for i, result in enumerate(cast("tuple[fx.Node, ...]", node.args[0])):
                     self._return(i, result)
             case "call_function":
-                if node not in self.deferred and node.target is not KEEP_TOP:
+                if node not in self.deferred and node.target not in KEEP_TOPS:
                     self._compute(node)
                 if node in self.edges:
                     self._transfer(self.edges[node])
@@ -134,8 +148,16 @@ class _Lowering:
     def finish(self, program: Program) -> TaskGraph:
         for entry, name in zip(self.meta["outputs"], program.output_names, strict=True):
             entry["name"] = name
+        self.smap.verify()
+        if self.smap.renewed:
+            self.meta["maps"] = self.smap.renewed
         return TaskGraph(
-            tuple(self.tasks), self.buffers, constants=bytes(self.constants), smap=bytes(self.smap), meta=self.meta
+            tuple(self.tasks),
+            self.buffers,
+            contracts=tuple(self.contracts),
+            constants=bytes(self.constants),
+            smap=bytes(self.smap.entries),
+            meta=self.meta,
         )
 
     # ---- values ------------------------------------------------------------------------------------------------------
@@ -264,7 +286,7 @@ class _Lowering:
 
     def _read_here(self, node: fx.Node) -> bool:
         """Whether a kernel on the node's own tile, or an output, takes it from there."""
-        users = (user for user in node.users if user.target is not KEEP_TOP)
+        users = (user for user in node.users if user.target not in KEEP_TOPS)
         return any(user not in self.stages or self._tile(user) == self._tile(node) for user in users)
 
     # ---- transfers ---------------------------------------------------------------------------------------------------
@@ -272,7 +294,7 @@ class _Lowering:
     def _transfer(self, edge: Edge) -> None:
         node, tile = edge.node, self._tile(edge.node)
         tiles = sorted({self._tile(reader) for reader in edge.readers})
-        bound = node.target is KEEP_TOP
+        bound = node.target in KEEP_TOPS
         source = cast(fx.Node, node.args[0]) if bound else node
         chain = self.chains.get(node, [])
         if not bound:
@@ -293,8 +315,13 @@ class _Lowering:
     def _send_and_receive(self, edge: Edge, source: fx.Node, received: Sequence[Part]) -> None:
         link, tile = self.target.the("link"), self._tile(source)
         number = len(self.meta["edges"])
-        self.meta["edges"].append(source.name)
-        chunks = list(self._chunks(edge.node, _bytes(source.meta["val"]), link.bytes // CHUNKS_IN_LINK))
+        name: str = edge.node.meta.get(EDGE, source.name)
+        self.meta["edges"].append(name)
+        sending = self._sending(edge, name, _bytes(source.meta["val"]))
+        chunks = list(sending.chunks(link.bytes // CHUNKS_IN_LINK))
+        entry = len(self.contracts)
+        if sending.moves:
+            self.contracts.append(sending.contract)
         chain = self.chains.get(edge.node, [])
         ends = [(chunk.start + chunk.bytes) // WIDTH for chunk in chunks]
         if chain:
@@ -303,80 +330,54 @@ class _Lowering:
             at = self._at(source, tile)
             parts = (Part(at.buffer, at.start + chunk.start, chunk.bytes) for chunk in chunks)
         for i, (chunk, part) in enumerate(zip(chunks, parts, strict=True)):
+            if chunk.opens:
+                load = {"contract": sending.register, "k": entry, "tag": number}
+                self.tasks.append(Task(f"{source.name}:contract{i}", Op.CONTRACT, Queue.CONFIG, fields=load, edge=name))
             blocks = self._buffer(f"{source.name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
-            fields |= {"tiles": chunk.tiles, "run_bytes": chunk.bytes, "reps1": 1, "reps2": 1, "tag": number}
-            sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes} | chunk.score
-            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=source.name))
+            fields |= {"fill": sending.fill, "tiles": chunk.tiles, "run_bytes": chunk.bytes}
+            fields |= {"reps1": 1, "reps2": 1, "tag": number}
+            sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes, **chunk.more}
+            self.tasks.append(Task(f"{source.name}:send{i}", Op.SEND, Queue.OUT, part, blocks, sent, edge=name))
             for there in received:
                 arrives = Part(there.buffer, chunk.start, chunk.bytes)
                 held = fields | {"src_st1": chunk.block_bytes}
-                self.tasks.append(
-                    Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=source.name)
-                )
+                self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
+
+        if sending.numbers and name in self.smap.maps:
+            row_bytes, update = WIDTH * sending.elems, self.smap.update(sending)
+            for row in range(sending.rows):
+                part = Part(received[0].buffer, row * row_bytes, row_bytes)
+                self.tasks.append(Task(f"{name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
 
     def _link_name(self) -> str:
         return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
 
-    def _chunks(self, node: fx.Node, bytes_: int, room: int) -> Iterator[_Chunk]:
-        """Runs of equal tiles whose blocks fit ``room``; a sample's last tile may be shorter."""
-        rows, elems, numbers = 1, bytes_ // WIDTH, dict[str, int]()
-        if node.target is KEEP_TOP:
-            numbers = dict(zip(KEEP_TOP_ATTRIBUTES, cast("tuple[int, ...]", node.args[3:]), strict=True))
+    def _sending(self, edge: Edge, name: str, bytes_: int) -> Sending:
+        node, rows, elems, numbers = edge.node, 1, bytes_ // WIDTH, dict[str, int]()
+        if node.target in KEEP_TOPS:
+            names = KEEP_TOPS[cast(OpOverload, node.target)]
+            numbers = dict(zip(names, cast("tuple[int, ...]", node.args[3:]), strict=True))
             shape: torch.Size = node.meta["val"].shape
             rows = shape[: numbers["axis"]].numel()
             elems //= rows
-        tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)
-        first_entry = self._map_entries(node, elems, numbers) if numbers else None
-        for row in range(rows):
-            start = 0
-            while start < elems:
-                n = min(tile_elems, elems - start)
-                k = keep_elems(n, numbers["share_q16"]) if numbers else n
-                codec = self._codec(n, k)
-                block_bytes = worst_case_bytes(codec, n, k, Dtype.FLOAT32)
-                tiles = max(1, min((elems - start) // n, room // block_bytes))
-                flags, score = Flag(0), dict[str, int]()
-                if k < n and numbers.get("key_bits") == 16:
-                    flags |= Flag.WIDE_KEYS
-                if (numbers.get("skip_zero") or (not numbers and self.lossless)) and codec != Codec.RAW:
-                    flags |= Flag.SKIP_ZERO
-                if k < n and first_entry is not None:
-                    flags |= Flag.SCORED
-                    score = {"smap": first_entry + start // numbers["map_block"], "dst_st2": numbers["map_block"]}
-                begin = (row * elems + start) * WIDTH
-                yield _Chunk(begin, tiles * n * WIDTH, n, tiles, k, codec, block_bytes, flags, score)
-                start += tiles * n
+        return Sending(
+            name=name,
+            rows=rows,
+            elems=elems,
+            tile_elems=min(numbers.get("tile_elems", self.target.selector.tile_elems), elems),
+            numbers=numbers,
+            codecs=self.codecs,
+            lossless=self.lossless,
+            first_entry=self.smap.ranked(self._constant_of(node, 1), numbers["map_block"], elems) if numbers else None,
+            fill=int(self._constant_of(node, 2).view(np.uint32)[0]) >> 16 if numbers else 0,  # the rest is 0
+            register=len(self.contracts) % self.target.command.contracts,
+            where=where(node),
+        )
 
-    def _codec(self, n: int, k: int) -> Codec:
-        if self.lossless and k == n:
-            return Codec.BITMASK
-        return smallest(n, k, Dtype.FLOAT32, self.codecs)
-
-    def _map_entries(self, node: fx.Node, elems: int, numbers: dict[str, int]) -> int | None:
-        """Put an edge's sensitivities into section SMAP; None if they are all the same and change no order."""
-        sensitivity = self.static.constants[cast(fx.Node, node.args[1])].numpy()
-        if (sensitivity == sensitivity[0]).all() and sensitivity[0]:
-            return None
-        per_element = spread(sensitivity, numbers["map_block"], elems)
-        first = len(self.smap)
-        self.smap += per_element[:: numbers["map_block"]].tobytes()
-        return first
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """``tiles`` tiles of ``tile_n`` elements from byte ``start`` of the edge's tensor."""
-
-    start: int
-    bytes: int
-    tile_n: int
-    tiles: int
-    k: int
-    codec: Codec
-    block_bytes: int
-    flags: Flag
-    score: dict[str, int]
+    def _constant_of(self, node: fx.Node, argument: int) -> Array:
+        value: Array = self.static.constants[cast(fx.Node, node.args[argument])].numpy()
+        return value
 
 
 def is_alias(node: fx.Node) -> bool:

@@ -245,7 +245,9 @@ def from_json(text: str | bytes, name: str = "target.json") -> Target:
 def _parse_toml(data: bytes, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
+    except UnicodeDecodeError as error:
+        raise _unusable(name, ["is no text, so no TOML"]) from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError among them
         raise _unusable(name, [f"is not valid TOML: {error}"]) from error
 
 

@@ -57,12 +57,17 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Report:
-    """``settlement`` is the log of the negotiation as plain JSON: printable texts, finite numbers, and ``edges``, a
-    list of objects, if it is there. None where nothing was negotiated."""
+    """``settlement`` is the log of the contracts as plain JSON: printable texts, finite numbers, and ``edges``, a list
+    of objects, if it is there. None where a pipeline made no contracts."""
 
     schedule: Scheduled
     figures: Figures
     settlement: Mapping[str, Any] | None
+
+    @property
+    def negotiated(self) -> bool:
+        """Whether shares were measured and not given."""
+        return self.settlement is not None and "settled" in self.settlement
 
     @property
     def edges(self) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from sparsecc.backends.onnxruntime.emit import emit
 from sparsecc.backends.onnxruntime.timing import new_session
 from sparsecc.backends.onnxruntime.torch_reference import load_reference, pack_reference
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.contracts.settled import Settlement
-from sparsecc.diagnostics import Diagnostic, PassBug
+from sparsecc.contracts.settled import WITHIN_ARTIFACT, Settled
+from sparsecc.contracts.settled import files as contract_files
+from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 from sparsecc.pipelines import TIDY
 from sparsecc.program import Program
 from sparsecc.progress import step
@@ -45,10 +46,16 @@ class SCUTarget:
     def prepare(self, program: Program, options: ContractOptions) -> None:
         """What the passes of this target need to know.
 
-        Raises: CompileError SCC089 for a target file that cannot be used.
+        Raises: CompileError (SCC089 a target file that cannot be used; SCC120 a codec that the target lacks).
         """
-        program.facts[ContractOptions] = options
-        program.facts[Target] = load_target(options.target_file) if options.target_file else scu_v1()
+        target = load_target(options.target_file) if options.target_file else scu_v1()
+        if unknown := [codec for codec in ("raw", *options.codecs) if codec not in target.codecs]:
+            raise CompileError.of(
+                "SCC120",
+                f"{target.name} has no codec '{unknown[0]}', only {', '.join(target.codecs) or 'none'}",
+                help="allow other codecs, or add it to `codecs` in the target file; raw is always needed",
+            )
+        program.facts[ContractOptions], program.facts[Target] = options, target
 
     def pipeline(self, *, tune: bool) -> str:  # noqa: ARG002  nothing is measured on this machine
         return PASSES
@@ -83,6 +90,7 @@ class SCUTarget:
             TARGET: to_json(target).encode(),
             KERNELS: code.source.encode(),
             REPORT: _report(program, unit, feeds),
+            **_contracts(program),
         }
         return Build(files, program, check, golden=expected)
 
@@ -99,14 +107,20 @@ def _errors(outputs: Mapping[str, Sequence[Array]], expected: Sequence[Array]) -
     return errors
 
 
+def _contracts(program: Program) -> dict[str, bytes]:
+    """What `--contracts` and load_contracts take up again; nothing where a pipeline of one's own settles none."""
+    settled: Settled | None = program.fact(Settled)
+    return {f"{WITHIN_ARTIFACT}/{name}": data for name, data in contract_files(settled).items()} if settled else {}
+
+
 def _report(program: Program, unit: Unit, feeds: Mapping[str, Array]) -> bytes:
     """report.json: what was negotiated, and what the unit does with it compared to sending everything."""
-    settlement: Settlement | None = program.fact(Settlement)
+    settled: Settled | None = program.fact(Settled)
     schedule: Schedule = program.facts[Schedule]
     found: Figures = figures(program, unit, feeds)
     tree = {
         "schema": SCHEMA,
-        "settlement": json.loads(settlement.to_json()) if settlement else None,
+        "settlement": settled.to_tree() if settled else None,
         "schedule": {
             "makespan_cycles": schedule.makespan,
             "lower_bound_cycles": schedule.lower_bound,

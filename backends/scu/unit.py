@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import fx
 
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
-from sparsecc.contracts import keep_elems
+from sparsecc.contracts import Contract, EdgeLimits
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.diagnostics import CompileError, PassBug
+from sparsecc.contracts.settled import Settled, Settlement
+from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 from sparsecc.pass_manager import Note
 from sparsecc.program import Program
 from sparsecc.progress import step
 
-from .codecs import FIXED, Codec, Dtype, smallest, worst_case_bytes
+from .block_costs import block_bytes, block_cycles
+from .codecs import FIXED, Codec
 from .lower import KernelCode, lower
 from .machine import Target, scu_v1
 from .schedule import Schedule, schedule_dma
@@ -34,9 +36,28 @@ class SCUnit:
         return target_of(program).selector.tile_elems
 
     def block_bytes(self, program: Program) -> Callable[[int, int], int]:
-        """Header and padding included, of the shortest codec that the target has and the person allows."""
-        options = program.fact(ContractOptions) or ContractOptions()
-        return functools.partial(_block_bytes, allowed_codecs(target_of(program), options.codecs))
+        return functools.partial(block_bytes, codecs_of(program))
+
+    def block_cycles(self, program: Program) -> Callable[[int, int], int]:
+        return functools.cache(functools.partial(block_cycles, target_of(program), codecs_of(program)))
+
+    def limits(self, program: Program) -> EdgeLimits:
+        """Blocks pass through the link's buffer one after the other: what a share decides is whether one fits."""
+        return EdgeLimits(max_block_bytes=target_of(program).the("link").bytes)
+
+    def check_contract(self, program: Program, contract: Contract) -> Iterator[Diagnostic]:
+        target, key = target_of(program), contract.key
+        most = target.selector.tile_elems
+        mistakes = {
+            f"has tiles of {contract.tile_elems} elements, and {target.name} takes {most}": contract.tile_elems > most,
+            f"has keys of base {key.base} and shift {key.shift}, and only 0 can be compiled": key.base or key.shift,
+        }
+        for mistake in (text for text, made in mistakes.items() if made):
+            yield Diagnostic(
+                "SCC121",
+                f"the contract on {contract.edge} {mistake}",
+                help="give contracts that were settled for this target",
+            )
 
     def lower_transfers(self, program: Program) -> Sequence[Note]:
         target = target_of(program)
@@ -69,15 +90,11 @@ def target_of(program: Program) -> Target:
     return program.fact(Target) or scu_v1()
 
 
-def allowed_codecs(target: Target, wanted: Sequence[str]) -> tuple[Codec, ...]:
-    """Codecs for payloads of fixed length that the target has; ``wanted`` names some of them, or nothing for all."""
-    names = {"raw", *(wanted or target.codecs)}.intersection(target.codecs)
+def codecs_of(program: Program) -> tuple[Codec, ...]:
+    """Codecs for payloads of fixed length that the target has and the person allows; RAW always."""
+    wanted = (program.fact(ContractOptions) or ContractOptions()).codecs
+    names = {"raw", *(wanted or target_of(program).codecs)}
     return tuple(codec for codec in FIXED if codec.name.lower() in names)
-
-
-def _block_bytes(allowed: Sequence[Codec], elems: int, share_q16: int) -> int:
-    k = keep_elems(elems, share_q16)
-    return worst_case_bytes(smallest(elems, k, Dtype.FLOAT32, allowed), elems, k, Dtype.FLOAT32)
 
 
 def lower_with_code(program: Program, target: Target, *, lossless: bool = False) -> tuple[TaskGraph, TileCode]:
@@ -92,6 +109,7 @@ def lower_with_code(program: Program, target: Target, *, lossless: bool = False)
             step("generating kernels", len(kernels), len(kernels))
         return KernelCode(kernel.symbol, kernel.m, kernel.n, kernel.k, kernel.scratch_bytes)
 
-    wanted = (program.fact(ContractOptions) or ContractOptions()).codecs
-    graph = lower(program, target, generate, allowed_codecs(target, wanted), lossless=lossless)
+    options, settled = program.fact(ContractOptions) or ContractOptions(), program.fact(Settled)
+    maps = settled.measured if options.update_maps and isinstance(settled, Settlement) else None
+    graph = lower(program, target, generate, codecs_of(program), lossless=lossless, maps=maps)
     return graph, TileCode(c_library_source(kernels.values()), tuple(sorted(kernels)))

@@ -33,7 +33,7 @@ Access = tuple[int, int, int, bool]  # region (in tables per region: descriptor)
 QUEUES = len(Queue)
 CONTRACTS = -1  # in place of a region: the contract registers
 MOST_REGIONS = 256
-MATCHING = ("dtype", "codec", "k", "tile_n")
+MATCHING = ("dtype", "codec", "k", "tile_n", "fill")
 HELP = "compile the model again; if the program comes from sparsecc itself, report it with the model and the command"
 
 

@@ -81,7 +81,8 @@ class Builder:
         parameters = ElementwiseParameters(x.elems, ELEMENTWISE_BLOCK_ELEMS)
         units = -(-x.elems // ELEMENTWISE_BLOCK_ELEMS)
         work = 4 * x.elems * (2 + epilogue.add) + 20 * x.elems * (epilogue.function.startswith("gelu"))
-        self.emit(Step(name, Elementwise(epilogue), parameters, units, work, x.ref, y.ref, z))
+        touched = 4 * x.elems * (2 + epilogue.add)
+        self.emit(Step(name, Elementwise(epilogue), parameters, units, work, 0, touched, x.ref, y.ref, z))
 
     def window(
         self,
@@ -94,7 +95,7 @@ class Builder:
         sizes = (x.channels, x.height, x.width, x.pitch, y.channels, y.height, y.width, y.pitch)
         parameters = WindowParameters(*sizes, *start, *step)
         work = 8 * y.channels * y.lanes
-        self.emit(Step(name, Window(), parameters, y.channels, work, x.ref, y.ref))
+        self.emit(Step(name, Window(), parameters, y.channels, work, 0, work, x.ref, y.ref))
 
     def copy(self, name: str, x: Value, y: Value) -> None:
         """The same lanes at another pitch or place. Rows of pixels are joined, and channels without padding too."""

@@ -176,16 +176,18 @@ class ImageLowering:
             ref = self.builder.buffer(planes * out_rows * y.width)
             self.kept[key] = Value(ref, planes, out_rows, y.width, out_rows * y.width)
             work = 8 * planes * out_rows * y.width
-            self.builder.emit(Step(f"{name}.shift", Shift(), parameters, planes, work, x.ref, ref))
+            touched = 4 * (x.channels * x.lanes + planes * out_rows * y.width)
+            self.builder.emit(Step(f"{name}.shift", Shift(), parameters, planes, work, 0, touched, x.ref, ref))
         return self.kept[key].ref, columns
 
     def _pool(self, name: str, op: Pool2d, x: Value, y: Value) -> None:
         work = 4 * x.channels * (x.lanes + y.lanes * op.kernel[0] * op.kernel[1])
+        touched = 4 * x.channels * (x.lanes + y.lanes)
         if op.function == "average" and y.lanes == 1 and op.kernel == (x.height, x.width) and op.padding == (0, 0):
             whole = GlobalAverageParameters(x.lanes, x.pitch, y.pitch)
-            self.builder.emit(Step(name, GlobalAverage(), whole, x.channels, work, x.ref, y.ref))
+            self.builder.emit(Step(name, GlobalAverage(), whole, x.channels, work, 0, touched, x.ref, y.ref))
             return
         sizes = (x.height, x.width, x.pitch, y.height, y.width, y.pitch)
         parameters = PoolParameters(*sizes, *op.kernel, *op.stride, *op.padding, int(op.count_padding))
         kernel = MaxPool() if op.function == "max" else AveragePool()
-        self.builder.emit(Step(name, kernel, parameters, x.channels, work, x.ref, y.ref))
+        self.builder.emit(Step(name, kernel, parameters, x.channels, work, 0, touched, x.ref, y.ref))

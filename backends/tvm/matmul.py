@@ -13,6 +13,7 @@ from sparsecc.regions import Weight, tensor
 from .builder import Builder, Value
 from .kernels.spec import (
     VECTOR_LANES,
+    WINDOW_ELEMS,
     Dense,
     Epilogue,
     Gemv,
@@ -20,6 +21,7 @@ from .kernels.spec import (
     MatmulParameters,
     Spmm,
     Spmv,
+    SpmvSell,
     VectorParameters,
 )
 from .plan import NOTHING, Prepare, Ref, Step
@@ -28,10 +30,11 @@ VECTORS_MOST = 4  # per tile; 8 were slower than 4 on every layer tried (design 
 ACCUMULATORS_MOST = 16  # of 32 AVX-512 registers: block rows x vectors
 DENSE_ROWS = {1: 12, 2: 8, 3: 6, 4: 6}  # register tile of a dense matrix by vectors: at most 24 accumulators
 CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no thread
-# A slice of 192 columns of x is 48 KiB at 64 lanes; 128 and 256 are about as good. 768 x 768 at 90 % zeros, 64 lanes:
-# 62 nnz-GFLOP/s whole, 78 sliced; 3072 columns: 53 and 77 (one Zen 4, in C). Slices of fewer blocks per block row
-# than 5 gain nothing, of 2 they lose 5 %. Fewer lanes have too little work between the reloads of the sums.
-SLICE_BLOCKS, SLICE_STORED_LEAST, SLICE_LANES_LEAST = 192, 5, 32
+# Slices of 128 to 256 columns are about as good. Sliced against whole, one thread of a Zen 4 (768 columns and 64 lanes
+# unless said otherwise): 1.27 times as fast at 80 % zeros, 1.10 at 90 %, 1.02 at 95 %; 3072 columns: 1.37, 1.23, 1.12;
+# 384 columns: 1.10, 0.99, 1.06; 32 lanes: 1.08, 0.95. The gain follows the bytes of x that a slice of a block row reads
+# again and the number of blocks that share the reload of its sums; fewer lanes than 32 were not measured.
+SLICE_BLOCKS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 256, 3_000_000, 32
 UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
 
 
@@ -93,13 +96,13 @@ def multiply(
     epilogue: Epilogue,
     sliced: bool = False,
 ) -> None:
-    """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector.
+    """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector, x contiguous.
 
     ``sliced``: column after column of x lies densely in memory and y is not z, so that slices of columns may pay.
     """
     matrix = stored(builder, weight)
     if y.pitch == 1:
-        _vector(builder, name, matrix, bias, x, columns, y, z, epilogue)
+        _vector(builder, name, matrix, bias, x, y, z, epilogue)
         return
     index: Index = "uint16" if columns.span(-(-matrix.cols // _kernel_size(columns))) <= 1 << 16 else "int32"
     most = _vectors_most(builder.choices.get(name), matrix)
@@ -130,9 +133,10 @@ def multiply(
             y_pitch=y.pitch,
             slices=-(-matrix.cols // width) if width else 1,
         )
-        step = Step(name, spec, parameters, tiles * chunks, work, x, y.ref, z, joins=number > 0)
-        step = _with_matrix(step, matrix, NOTHING if width else _table(builder, matrix, columns, index), bias)
-        builder.emit(_with_slices(builder, step, _prepare(matrix, columns, index), matrix, width) if width else step)
+        real = max(0, min(y.lanes - base, lanes * tiles))  # padding behind them is computed along
+        costs = 2 * matrix.elems * real, _touched_bytes(matrix, columns, real, z)
+        step = Step(name, spec, parameters, tiles * chunks, work, *costs, x, y.ref, z, joins=number > 0)
+        builder.emit(_with_matrix(builder, step, matrix, bias, _prepare(matrix, columns, index, width)))
         first_vector += vectors * tiles
 
 
@@ -151,52 +155,47 @@ def slice_blocks(matrix: Stored, lanes: int) -> int:
     slices, block_rows = -(-matrix.cols // SLICE_BLOCKS), -(-matrix.rows // matrix.block_rows)
     if not matrix.sparse or matrix.block_cols != 1 or slices == 1 or lanes < SLICE_LANES_LEAST:
         return 0
-    return -(-matrix.cols // slices) if matrix.blocks >= SLICE_STORED_LEAST * slices * block_rows else 0
+    gain = matrix.blocks * 4 * matrix.cols * lanes
+    return -(-matrix.cols // slices) if gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
 
 
 def _vector(
-    builder: Builder,
-    name: str,
-    matrix: Stored,
-    bias: Ref,
-    x: Ref,
-    columns: Columns,
-    y: Value,
-    z: Ref,
-    epilogue: Epilogue,
+    builder: Builder, name: str, matrix: Stored, bias: Ref, x: Ref, y: Value, z: Ref, epilogue: Epilogue
 ) -> None:
-    work = 2 * matrix.elems
-    spec: Spmv | Gemv
-    if matrix.sparse:
-        index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
-        spec, table = (
-            Spmv(matrix.block_rows, matrix.block_cols, index, epilogue),
-            _table(builder, matrix, columns, index),
-        )
+    work, columns = 2 * matrix.elems, Columns(1)
+    index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
+    spec: Spmv | SpmvSell | Gemv
+    if not matrix.sparse:
+        spec, block_rows = Gemv(epilogue), matrix.rows
+    elif (matrix.block_rows, matrix.block_cols) == (1, 1) and matrix.cols >= WINDOW_ELEMS:
+        spec, block_rows = SpmvSell(epilogue), -(-matrix.rows // VECTOR_LANES)
     else:
-        spec, table = Gemv(epilogue), NOTHING
-    block_rows = -(-matrix.rows // matrix.block_rows)
+        spec, block_rows = (
+            Spmv(matrix.block_rows, matrix.block_cols, index, epilogue),
+            -(-matrix.rows // matrix.block_rows),
+        )
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
-    step = Step(name, spec, parameters, chunks, work, x, y.ref, z)
-    builder.emit(_with_matrix(step, matrix, table, bias))
+    step = Step(name, spec, parameters, chunks, work, work, _touched_bytes(matrix, columns, 1, z), x, y.ref, z)
+    if isinstance(spec, Gemv):
+        builder.emit(replace(step, values=matrix.values, bias=bias))
+        return
+    table = _prepare(matrix, columns, index)
+    if isinstance(spec, SpmvSell):
+        table = replace(table, layout="sell")
+    builder.emit(_with_matrix(builder, step, matrix, bias, table))
 
 
-def _with_matrix(step: Step, matrix: Stored, table: Ref, bias: Ref) -> Step:
-    return replace(step, rows=matrix.row_starts, cols=table, values=matrix.values, bias=bias)
+def _with_matrix(builder: Builder, step: Step, matrix: Stored, bias: Ref, cols: Prepare) -> Step:
+    """The step with the arrays of its weight, in the layout of the table of columns."""
+    prepared = builder.tables.prepared
+    if cols.layout == "stored":
+        return replace(step, rows=matrix.row_starts, cols=prepared(cols), values=matrix.values, bias=bias)
+    rows, values = replace(cols, table="rows"), replace(cols, table="values", values=matrix.values.index)
+    return replace(step, rows=prepared(rows), cols=prepared(cols), values=prepared(values), bias=bias)
 
 
-def _with_slices(builder: Builder, step: Step, cols: Prepare, matrix: Stored, width: int) -> Step:
-    sliced, prepared = replace(cols, slice_blocks=width), builder.tables.prepared
-    values = replace(sliced, table="values", values=matrix.values.index)
-    return replace(step, rows=prepared(replace(sliced, table="rows")), cols=prepared(sliced), values=prepared(values))
-
-
-def _table(builder: Builder, matrix: Stored, columns: Columns, index: Index) -> Ref:
-    return builder.tables.prepared(_prepare(matrix, columns, index))
-
-
-def _prepare(matrix: Stored, columns: Columns, index: Index) -> Prepare:
+def _prepare(matrix: Stored, columns: Columns, index: Index, slice_blocks: int = 0) -> Prepare:
     return Prepare(
         rows=matrix.rows,
         cols=matrix.cols,
@@ -210,7 +209,19 @@ def _prepare(matrix: Stored, columns: Columns, index: Index) -> Prepare:
         blocks=matrix.blocks,
         block_rows=matrix.block_rows,
         block_cols=matrix.block_cols,
+        layout="sliced" if slice_blocks else "stored",
+        slice_blocks=slice_blocks,
     )
+
+
+def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, z: Ref) -> int:
+    """The weight once, the result and what is added to it, and of x what any weight needs.
+
+    The rows of a convolution's kernel read the same pixels: of them x counts once, its halo not at all.
+    """
+    x_rows = min(matrix.cols // len(columns.row_steps), matrix.elems)
+    weight_bytes = 4 * (matrix.elems + matrix.rows) + 2 * matrix.blocks * matrix.block_cols
+    return weight_bytes + 4 * lanes * (x_rows + matrix.rows * (1 + (z != NOTHING)))
 
 
 def _kernel_size(columns: Columns) -> int:

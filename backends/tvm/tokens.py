@@ -79,15 +79,15 @@ class TokenLowering:
 
     def _transfer(self, name: str, kernel: LoadTokens | StoreTokens, panel: Value, x: Ref, y: Ref) -> None:
         parameters = TokensParameters(panel.channels, panel.pitch)
-        self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, x, y))
+        self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, 0, 8 * panel.elems, x, y))
 
     def _layer_norm(self, name: str, op: LayerNorm, x: Value, y: Value) -> None:
-        values, bias, work = self.builder.input(op.weight), self.builder.input(op.bias), 20 * x.elems
-        epsilon_bits = float_bits(op.epsilon)
+        values, bias = self.builder.input(op.weight), self.builder.input(op.bias)
+        epsilon_bits, costs = float_bits(op.epsilon), (20 * x.elems, 0, 8 * x.elems)
         if self.lanes == 1:
             one = VectorNormParameters(x.channels, epsilon_bits)
-            step = Step(name, spec.VectorNorm(), one, 1, work, x.ref, y.ref, values=values, bias=bias)
+            step = Step(name, spec.VectorNorm(), one, 1, *costs, x.ref, y.ref)
         else:
             parameters, units = LayerNormParameters(x.channels, x.pitch, epsilon_bits), x.pitch // VECTOR_LANES
-            step = Step(name, spec.LayerNorm(), parameters, units, work, x.ref, y.ref, values=values, bias=bias)
-        self.builder.emit(step)
+            step = Step(name, spec.LayerNorm(), parameters, units, *costs, x.ref, y.ref)
+        self.builder.emit(replace(step, values=values, bias=bias))

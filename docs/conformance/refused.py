@@ -208,6 +208,7 @@ def proofs() -> Iterator[Case]:
     )
     yield case("SCC107", "unsent", "nothing has sent the blocks", receive)
     yield case("SCC107", "other-k", "the receiver expects another k", send, receive | {"k": 15})
+    yield case("SCC107", "other-fill", "the receiver fills with another value", send, receive | {"fill": 1})
     yield case("SCC107", "lost", "blocks are overwritten before they are received", send, send, receive)
     yield case(
         "SCC107",

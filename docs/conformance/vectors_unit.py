@@ -131,6 +131,19 @@ def registers() -> Iterator[Vector]:
     )
     yield moving("register-margins", "a share equal to both margins", (16, 8, 32, 1, 16_384, 16_384), [flat * 3], 32)
     yield moving("register-fixed", "period 0: k does not move", (5, 5, 5, 0, 0, 0), [steep + flat + zero], 48)
+    sample = Series()
+    whole = steep * 3 + flat
+    for data in (whole + flat[:40], flat * 2 + steep * 2 + steep[:40]):
+        sample.code.append(descriptor(Op.CONTRACT, contract=7, k=0))
+        sample.add(data[:256], (4, 64), 48, INT8, flags=REGISTER, contract=7)
+        sample.add(data[256:], (1, 40), 30, INT8)
+    sample.expect.append((CONFIG + 112, 16))
+    yield sample.vector(
+        "register-samples",
+        "two samples: each begins with the k of the contract, and its short last tile moves nothing",
+        contracts=[(32, 16, 48, 1, 30_000, 60_000)],
+        config=[(0x510, 8)],
+    )
     code = [
         descriptor(Op.CONTRACT, contract=0, k=0),
         descriptor(Op.CFGW, src=CONST, dst=CONFIG, run_bytes=8),
@@ -225,7 +238,18 @@ def moving() -> Iterator[Vector]:
     )
     shared = {"dtype": FLOAT16, "codec": BITMASK, "k": 5, "tile_n": 16, "tiles": 2, "run_bytes": 8}
     code = program(
-        descriptor(Op.SEND, **shared, src=TILE0 + 100, dst=LINK, dst_st1=96, reps1=4, reps2=2, src_st1=-32, src_st2=8),
+        descriptor(
+            Op.SEND,
+            **shared,
+            src=TILE0 + 100,
+            dst=LINK,
+            dst_st1=96,
+            reps1=4,
+            reps2=2,
+            src_st1=-32,
+            src_st2=8,
+            fill=0x3C00,
+        ),
         descriptor(Op.RECV, **shared, src=LINK, src_st1=96, dst=TILE1, reps1=8, dst_st1=24, fill=0x3C00),
         config=[(0x504, 0x3000), (0x514, 6)],
     )

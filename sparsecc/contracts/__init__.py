@@ -13,7 +13,7 @@ from .keys import Key, make_keys, offset_table, spread
 from .maps import Moments, SensitivityMap, measured_map, uniform_map
 from .negotiation import EdgeLimits, Wishes
 from .procedure import Budget, Options, negotiate
-from .settled import EdgeRecord, Settlement, load_contracts
+from .settled import EdgeRecord, Settled, Settlement, load_contracts
 from .settled import save as save_settlement
 from .topk import WHOLE, first_k, first_k_reference, keep_elems, select, tiles
 
@@ -29,6 +29,7 @@ __all__ = [
     "Moments",
     "Options",
     "SensitivityMap",
+    "Settled",
     "Settlement",
     "Wishes",
     "apply",

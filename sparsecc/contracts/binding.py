@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import fx
@@ -12,8 +13,11 @@ from sparsecc.program import Program
 
 from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
-from .op import KEEP_TOP, attributes
+from .op import KEEP_TOPS, attributes, op_of
 from .stages import assign_stages, edges
+
+EDGE = "edge"
+"""Key of a ``keep_top``'s meta: the name of its edge, which is not always that of the node it reads."""
 
 
 def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> None:
@@ -32,17 +36,19 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
     for name, contract in contracts.items():
         edge, sensitivity = found[name], maps[name].gradient
         value: torch.Tensor = edge.node.meta["val"]
+        # a map never spans an axis of open size
         shape = [1 if isinstance(size, torch.SymInt) else size for size in value.shape]
         dtype = str(value.dtype).removeprefix("torch.")
         if misfits := list(check_contract_fits(contract, shape, dtype, len(sensitivity))):
             raise CompileError(misfits)
-        if contract.share_q16 == 1 << 16:
+        if contract.keeps_everything:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
-        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.key.zero_point, dtype=value.dtype))
+        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.dropped, dtype=value.dtype))
         sent = _insert(program, edge.node, contract, s, fill)
+        sent.meta[EDGE] = name
         for reader in edge.readers:
-            arrived = _moved(program, reader, sent, -1, contract.axis, edge.node) if _turned(contract) else sent
+            arrived = _turned_back(program, reader, sent, contract.axis, edge.node) if _turned(contract) else sent
             reader.replace_input_with(edge.node, arrived)
     program.tidy()
 
@@ -51,17 +57,21 @@ def _insert(program: Program, x: fx.Node, contract: Contract, sensitivity: fx.No
     """``keep_top`` after x, in the order of the contract's traversal."""
     after = x.next
     source = _moved(program, after, x, contract.axis, -1, x) if _turned(contract) else x
-    numbers = attributes(contract)
-    skip_zero = bool(numbers.pop("skip_zero"))
-    return program.add_call(after, KEEP_TOP, source, sensitivity, fill, *numbers.values(), skip_zero, like=x)
+    numbers = attributes(contract).values()
+    return program.add_call(after, op_of(contract), source, sensitivity, fill, *numbers, like=x)
 
 
 def _turned(contract: Contract) -> bool:
     return contract.order == "channels-last"
 
 
+def _turned_back(program: Program, reader: fx.Node, sent: fx.Node, axis: int, like: fx.Node) -> fx.Node:
+    """Every reader turns its own copy back: so the payload travels, not the turned tensor."""
+    strided = _moved(program, reader, sent, -1, axis, like)
+    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like)  # readers may take views
+
+
 def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: int, like: fx.Node) -> fx.Node:
-    """x with an axis moved. Every reader turns its own copy back: so the payload travels, not the turned tensor."""
     axes = list(range(x.meta["val"].dim()))
     axes.insert(target % len(axes), axes.pop(source))
     return program.add_call(before, torch.ops.aten.permute.default, x, axes, like=like)
@@ -70,9 +80,19 @@ def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: i
 def without_contracts(program: Program) -> Program:
     """The same network sending everything."""
     program = program.clone()
-    for node in program.graph.find_nodes(op="call_function", target=KEEP_TOP):
+    for node in [node for node in program.graph.nodes if node.target in KEEP_TOPS]:
         source = node.args[0]
         assert isinstance(source, fx.Node)
+        for reader in [user for user in node.users if _turns_back(user, source)]:
+            reader.replace_all_uses_with(source.all_input_nodes[0])
         node.replace_all_uses_with(source)
     program.tidy()
     return program
+
+
+def _turns_back(node: fx.Node, source: fx.Node) -> bool:
+    """Whether two permutations, first that of ``source``, then that of ``node``, change nothing."""
+    if not (source.target is node.target is torch.ops.aten.permute.default):
+        return False
+    axes, back = cast("tuple[list[int], list[int]]", (source.args[1], node.args[1]))
+    return [axes[axis] for axis in back] == list(range(len(axes)))

@@ -9,13 +9,25 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, cast, get_type_hints
 
 import numpy as np
+import torch
 
 from sparsecc.diagnostics import CompileError, Diagnostic, Where
 
 from .keys import DTYPES, Array, Bytes, Key, make_keys
-from .topk import MAX_TILE_ELEMS, WHOLE, Mask, Selector, fill_dropped, first_k, keep_elems, select
+from .topk import (
+    MAX_TILE_ELEMS,
+    WHOLE,
+    Mask,
+    Moves,
+    Selector,
+    fill_dropped,
+    first_k,
+    keep_elems,
+    select,
+    select_moving,
+)
 
-SCHEMA = 1
+SCHEMA = 2
 """Rises when contracts written by this sparsecc could be misread by an older one."""
 CODECS = ("raw", "bitmask", "index", "run")
 """HUFFMAN is for constants, which no contract covers."""
@@ -24,6 +36,7 @@ ORDERS = ("rows", "channels-last")
 MAX_BLOCK_ELEMS = 2**31 - 1
 MAX_AXIS = 7
 MAX_PERIOD_TILES = 65_535
+MAX_MARGIN = 65_535
 
 Record = TypeVar("Record")
 
@@ -32,8 +45,9 @@ Record = TypeVar("Record")
 class Contract:
     """The share of an edge's elements that is sent, and how they are chosen and sent. Plain data: see check_contract.
 
-    Shares are in 1/65536. At run time the share may move within [share_lo_q16, share_hi_q16] every ``period`` tiles (0:
-    it never moves); buffers and schedules are made for the upper end. A sample is what the axes before ``axis``
+    Shares are in 1/65536. Within a sample the share may move from share_q16, within [share_lo_q16, share_hi_q16], every
+    ``period`` tiles (0: it never moves): down where they kept more than margin_hi_q16 of their key mass, up where less
+    than margin_lo_q16. Buffers and schedules are made for the upper end. A sample is what the axes before ``axis``
     enumerate; its elements are traversed in row-major order, by ``order`` "channels-last" with ``axis`` moved to the
     end. Then a tile holds all channels of some pixels, not all pixels of some channels, and the map has S channels.
     """
@@ -47,7 +61,10 @@ class Contract:
     map_block: int = 1  # elements
     axis: int = 1
     period: int = 0  # tiles
-    fill: str = "zero"  # int8: the zero point. "mean": of calibration data, per channel
+    margin_lo_q16: int = 0
+    margin_hi_q16: int = 0
+    fill: str = "zero"  # int8: the zero point. "mean": fill_value, the mean of calibration data
+    fill_value: float = 0.0
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
     codec: str = "bitmask"
     order: str = "rows"
@@ -67,6 +84,21 @@ class Contract:
     def k_hi(self, elems: int) -> int:
         """What a buffer for the payload of a tile must hold."""
         return keep_elems(elems, self.share_hi_q16)
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether the edge travels whole, as without a contract."""
+        return self.share_lo_q16 == WHOLE
+
+    @property
+    def dropped(self) -> float:
+        """What stands for dropped elements."""
+        return self.fill_value if self.fill == "mean" else self.key.zero_point
+
+    @property
+    def moves(self) -> Moves:
+        shares = self.share_q16, self.share_lo_q16, self.share_hi_q16
+        return Moves(*shares, self.period, self.margin_lo_q16, self.margin_hi_q16)
 
 
 def transmit(
@@ -88,9 +120,12 @@ def transmit(
     samples = int(np.prod(x.shape[: contract.axis]))
     flat = x.reshape(samples, int(np.prod(x.shape[contract.axis :])))
     keys = make_keys(flat, sensitivity, contract.map_block, contract.key)
-    kept = select(keys, contract.share_q16, contract.tile_elems, selector)
+    if contract.period:
+        kept = select_moving(keys, contract.moves, contract.tile_elems, selector)
+    else:
+        kept = select(keys, contract.share_q16, contract.tile_elems, selector)
     if fill is None:
-        fill = np.array([contract.key.zero_point], x.dtype)
+        fill = np.array([contract.dropped], x.dtype)
     values, sent = fill_dropped(flat, kept, fill, contract.skip_zero)
     return values.reshape(x.shape), sent.reshape(x.shape)
 
@@ -110,6 +145,7 @@ def check_contract(contract: Contract) -> Iterator[Diagnostic]:
 
 def _mistakes(contract: Contract) -> Iterator[str]:
     key, lo, share, hi = contract.key, contract.share_lo_q16, contract.share_q16, contract.share_hi_q16
+    margin_lo, margin_hi = contract.margin_lo_q16, contract.margin_hi_q16
     if key.dtype not in DTYPES:
         yield f"no key is defined for {key.dtype}, only for {', '.join(DTYPES)}"
     if key.bits not in (8, 16):
@@ -132,14 +168,31 @@ def _mistakes(contract: Contract) -> Iterator[str]:
         yield f"a period of {contract.period} tiles is not in 0..{MAX_PERIOD_TILES}"
     if contract.period == 0 and not lo == share == hi:
         yield "the share has room to move, but period 0 never moves it"
+    if not 0 <= margin_lo <= margin_hi <= MAX_MARGIN:
+        yield f"margins {margin_lo} <= {margin_hi} do not ascend within 0..{MAX_MARGIN}"
+    elif contract.period == 0 and margin_hi:
+        yield "there are margins, but period 0 never compares with them"
     if contract.fill not in FILLS:
         yield f"fill '{contract.fill}' is none of {', '.join(FILLS)}"
+    elif contract.fill_value != fill_in_16_bits(contract.key.dtype, contract.fill_value):
+        yield f"a fill of {contract.fill_value!r} is not one of the {key.dtype} numbers that 16 bits tell"
+    elif contract.fill == "zero" and contract.fill_value:
+        yield f"fill 'zero' has the value {contract.fill_value!r}"
     if contract.order not in ORDERS:
         yield f"order '{contract.order}' is none of {', '.join(ORDERS)}"
     if contract.codec not in CODECS:
         yield f"codec '{contract.codec}' is none of {', '.join(CODECS)}"
     if contract.codec == "run" and not contract.skip_zero:
         yield "codec 'run' is for payloads of varying length, which need skip_zero"
+
+
+def fill_in_16_bits(dtype: str, value: float) -> float:
+    """The number nearest to ``value`` that field ``fill`` of a descriptor can tell: of float32 its upper 16 bits."""
+    if dtype == "int8":
+        return float(min(127, max(-128, round(value)))) if np.isfinite(value) else 0.0
+    kind = torch.float16 if dtype == "float16" else torch.bfloat16
+    rounded = torch.tensor(value, dtype=torch.float32).to(kind).item()
+    return float(rounded) if np.isfinite(rounded) else 0.0
 
 
 def check_contract_fits(

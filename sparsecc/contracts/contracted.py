@@ -17,20 +17,20 @@ from torch.export import Dim
 
 from sparsecc.capture import quiet, widen
 from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program
 
-from .bind import bind
-from .contract import Contract, check_contract_fits
+from .binding import insert_contracts
+from .contract import Contract
 from .maps import SensitivityMap
 from .stages import assign_stages, edges
-from .topk import WHOLE
 
 
 class Contracted(nn.Module):
     """Forward passes of ``model`` under contracts: the same signature, parameters and buffers, on the CPU.
 
     Each combination of train() and eval() among the parts of the model is traced when it is first called; batch
-    normalisation and dropout behave, and write their statistics, as in the model itself. Gradients pass contracts
-    straight through.
+    normalisation and dropout behave, and write their statistics, as in the model itself. Gradients pass straight
+    through what is sent; what is dropped receives none.
 
     Raises, when called: CompileError (SCC044 a contract that its edge cannot have, SCC049 another number of edges).
     """
@@ -88,23 +88,11 @@ class Contracted(nn.Module):
                 help="apply contracts to the model that they were settled for",
             )
         pairs = list(zip(cut, self.contracts, strict=True))
-        findings = [
-            finding
-            for edge, contract in pairs
-            for finding in check_contract_fits(
-                contract,
-                # a map never spans an axis of open size
-                [size if isinstance(size, int) else 1 for size in edge.node.meta["val"].shape],
-                str(edge.node.meta["val"].dtype).removeprefix("torch."),
-                len(self.maps[contract.edge].gradient),
-            )
-        ]
-        if findings:
-            raise CompileError(findings)
-        for edge, contract in pairs:
-            if contract.share_q16 < WHOLE:
-                bind(module, edge.node, contract, self.maps[contract.edge])
-        module.recompile()
+        insert_contracts(
+            Program(module, (), ()),
+            {edge.name: contract for edge, contract in pairs},
+            {edge.name: self.maps[contract.edge] for edge, contract in pairs},
+        )
 
 
 def apply(

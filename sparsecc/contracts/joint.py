@@ -26,7 +26,7 @@ def with_shares(contracts: Mapping[str, Contract], shares: Mapping[str, int]) ->
 
 
 class Joint:
-    """The quality of a Program on held-out samples under contracts that differ from ``whole`` in their shares only."""
+    """The quality of a Program on held-out samples under contracts, such as ``whole`` with other shares."""
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class Joint:
         self.dense = estimate(self._qualities(self.references))
 
     def estimate(self, shares: Mapping[str, int]) -> Estimate:
-        contracts = with_shares(self.whole, shares)
+        return self.under(with_shares(self.whole, shares))
+
+    def under(self, contracts: Mapping[str, Contract]) -> Estimate:
         batches = self.held_out.batches()
         actual = [main_output(outputs(self.program, batch.inputs, contracts, self.maps)) for batch in batches]
         return estimate(self._qualities(actual))

@@ -59,8 +59,13 @@ class SensitivityMap:
 
     def save(self, path: Path) -> None:
         """Write an .npz file. Raises: CompileError SCC075."""
-        arrays = {name: np.asarray(getattr(self, name)) for name in FIELDS if name != "schema"}
-        write_arrays(path, {"schema": np.array(SCHEMA), **arrays})
+        write_arrays(path, self.arrays)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What ``load`` reads."""
+        fields = {name: np.asarray(getattr(self, name)) for name in FIELDS if name != "schema"}
+        return {"schema": np.array(SCHEMA), **fields}
 
     @classmethod
     def load(cls, path: Path) -> SensitivityMap:

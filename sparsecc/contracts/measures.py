@@ -91,7 +91,15 @@ def objective(loss: Loss, output: Tensor, labels: Tensor | None, random: torch.G
     Cross-entropy to the labels. The divergence from the dense output itself has no gradient there, so without labels
     one is drawn from the output's own softmax; for "cosine", the output is projected on a random direction. The mean
     squares of these gradients are the curvature of the divergence (Fisher information).
+    Raises: CompileError SCC058 for outputs that are not finite.
     """
+    if not bool(output.isfinite().all()):
+        raise CompileError.of(
+            "SCC058",
+            "the model's output for the calibration samples is not finite (NaN or infinity), so nothing tells how much "
+            "a contract loses",
+            help="leave out samples that hold NaN or infinity, and look whether the model is sound on the others",
+        )
     if loss == "cosine":
         flat = output.flatten(0, -2)
         return (functional.normalize(flat, dim=-1) * torch.randn(flat.shape, generator=random)).sum()

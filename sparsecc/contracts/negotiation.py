@@ -23,8 +23,11 @@ from .maps import Averages
 from .topk import WHOLE
 
 BlockCost = Callable[[int, int], int]
-"""Of the elements of a tile and the share (in 1/65536): bytes or cycles of its block. Never falls as shares rise."""
+"""Of the elements of a tile and the share (in 1/65536): bytes or cycles of its block. It never falls as
+shares rise, but for the last step, to everything."""
 LEAST_TILE_ELEMS = 64
+NO_CODEC = "RAW: no codec makes it smaller"
+NO_CYCLES = "RAW: a contract saves no cycles"
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,26 @@ def least_share(sensitivity: Bytes, mass: float) -> int:
 
 
 def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
-    """Of one sample: the sum over its tiles, the last of which may be shorter."""
+    """Of one sample: the sum over its tiles, the last of which may be shorter. Never falls as the share rises.
+
+    A share that takes no less than everything costs what everything does: then everything is sent (``why_whole``).
+    """
+    return min(_sum(block_cost, elems, tile_elems, share) for share in {share_q16, WHOLE})
+
+
+def _sum(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
     whole, rest = divmod(elems, tile_elems)
     return whole * block_cost(tile_elems, share_q16) + (block_cost(rest, share_q16) if rest else 0)
+
+
+def why_whole(
+    elems: int, tile_elems: int, share_q16: int, payload_bytes: BlockCost, cycles: BlockCost | None = None
+) -> str | None:
+    """Why an edge had better send everything than a share below 1; None if it had not."""
+    for cost, reason in ((payload_bytes, NO_CODEC), (cycles, NO_CYCLES)):
+        if cost and edge_cost(cost, elems, tile_elems, share_q16) >= edge_cost(cost, elems, tile_elems, WHOLE):
+            return reason
+    return None
 
 
 def negotiate_edge(
@@ -123,7 +143,9 @@ def _caps(
     caps = {
         "payload": most(limits.max_payload_bytes, payload),
         "receive buffer": most(limits.max_received_bytes, payload),
-        "block buffer": most(limits.max_block_bytes, lambda share: payload_bytes(tile_elems, share)),
+        "block buffer": most(
+            limits.max_block_bytes, lambda share: edge_cost(payload_bytes, tile_elems, tile_elems, share)
+        ),
     }
     if cycles is not None:
         caps["cycles"] = most(limits.max_cycles, lambda share: edge_cost(cycles, elems, tile_elems, share))

@@ -1,31 +1,121 @@
-"""What a person may ask of the contracts of a compile."""
+"""What a person may ask of the contracts of a compile; from Python and the command line alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .contract import Contract
+from sparsecc.diagnostics import CompileError
+from sparsecc.registry import suggest
+
+from .contract import CODECS, FILLS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
+from .procedure import Budget, Kind
+
+SENSITIVITIES = ("taylor", "product", "activation")
+BUDGETS: Mapping[Kind, str] = {
+    "bytes": "bytes budget",
+    "cycles": "cycles budget",
+    "accuracy": "accuracy budget",
+    "keep": "share to keep",
+}
+ACCURACY_BUDGET = 0.01
+FIXED_LENGTH = ("raw", "bitmask", "index")
+"""Codecs whose blocks have a length that is known when a model is compiled."""
 
 
 @dataclass(frozen=True)
 class ContractOptions:
     """At most one budget; without one, accuracy = 0.01.
 
-    ``bytes`` is the share of the dense bytes that may cross the link, ``accuracy`` the accuracy that may be lost on
-    held-out samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and
-    perhaps "labels", or a file of them. ``settled`` contracts are taken as they are.
+    ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
+    all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
+    samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
+    "labels", or a file of them; ``period``, ``fill`` and ``update_maps`` need them. ``settled`` contracts, or the
+    folder or artifact that holds them, are taken as they are, with the period and the fill that they have.
+
+    Raises: CompileError SCC119 for what means nothing.
     """
 
     calibration: Path | Mapping[str, object] | None = None
     bytes: float | None = None
+    cycles: float | None = None
     accuracy: float | None = None
     keep: float | None = None
-    form: str = "taylor"
+    form: str = SENSITIVITIES[0]
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
+    fill: str = FILLS[0]  # "mean": of each edge, over the calibration data
+    update_maps: bool = False  # the program renews maps from what it moves
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
-    settled: tuple[Mapping[str, Contract], Mapping[str, SensitivityMap]] | None = None
+    settled: Path | tuple[Sequence[Contract], Mapping[str, SensitivityMap]] | None = None
+
+    def __post_init__(self) -> None:
+        _verify_budgets(self)
+        if self.form not in SENSITIVITIES:
+            raise _unusable(f"there is no sensitivity '{self.form}'", suggest(self.form, [*SENSITIVITIES]))
+        if self.map_block is not None and self.map_block < 1:
+            raise _unusable(
+                f"the block of a map is {self.map_block}, expected a number of neurons from 1",
+                "leave it out for the least that fits the unit's memory",
+            )
+        if not 0 <= self.period <= MAX_PERIOD_TILES:
+            raise _unusable(
+                f"the period is {self.period}, expected a number of tiles from 0 to {MAX_PERIOD_TILES}",
+                "with 0, or without the option, k never moves",
+            )
+        if self.fill not in FILLS:
+            raise _unusable(f"there is no fill '{self.fill}'", suggest(self.fill, [*FILLS]))
+        _verify_codecs(self.codecs)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget that was given, or the default."""
+        given = _budgets(self)
+        return given[0] if given else Budget("accuracy", ACCURACY_BUDGET)
+
+
+def _budgets(options: ContractOptions) -> list[Budget]:
+    values: dict[Kind, float | None] = {kind: getattr(options, kind) for kind in BUDGETS}
+    return [Budget(kind, value) for kind, value in values.items() if value is not None]
+
+
+def _verify_budgets(options: ContractOptions) -> None:
+    given = _budgets(options)
+    names = [f"a{'n' * (budget.kind == 'accuracy')} {BUDGETS[budget.kind]}" for budget in given]
+    if len(given) > 1:
+        raise _unusable(f"{' and '.join(names)} exclude each other", "choose one of them")
+    for budget in given:
+        from_zero = budget.kind == "accuracy"
+        if not (0 <= budget.value < 1 if from_zero else 0 < budget.value <= 1):
+            range_ = "from 0, less than 1" if from_zero else "above 0 and at most 1"
+            raise _unusable(f"the {BUDGETS[budget.kind]} is {budget.value:g}, expected a share {range_}", "3 % is 0.03")
+    measured = {
+        "calibration data": options.calibration is not None,
+        "a period": options.period,
+        f"fill '{options.fill}'": options.fill != FILLS[0],
+        "an update of maps": options.update_maps,
+    }
+    others = [*names, *(name for name, asked in measured.items() if asked)]
+    if options.settled is not None and others:
+        raise _unusable(
+            f"contracts that are given are taken as they are, and {others[0]} is for negotiating new ones",
+            "leave out one of the two",
+        )
+
+
+def _verify_codecs(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in CODECS:
+            raise _unusable(f"there is no codec '{name}'", suggest(name, [*FIXED_LENGTH]))
+        if name not in FIXED_LENGTH:
+            raise _unusable(
+                f"blocks of codec '{name}' have a length that depends on the data, and schedules need to know it",
+                f"choose among {', '.join(FIXED_LENGTH)}",
+            )
+
+
+def _unusable(message: str, help_: str) -> CompileError:
+    return CompileError.of("SCC119", message, help=help_)

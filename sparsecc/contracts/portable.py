@@ -18,8 +18,10 @@ from sparsecc.formats.portable import DOMAIN, OPSET
 from .contract import Contract
 from .keys import FLOATS, FloatFormat, offset_table
 from .op import attributes
+from .topk import STEPS
 
 _ATTRIBUTES = "share_q16, tile_elems, map_block, fill_block, axis, key_bits, key_shift, key_base, zero_point, skip_zero"
+_MOVING_ATTRIBUTES = f"{_ATTRIBUTES}, share_lo_q16, share_hi_q16, period, margin_lo_q16, margin_hi_q16"
 
 # Everything is counted in int64, but keys and their parts, which are int32.
 _INDICES = """
@@ -135,8 +137,9 @@ def _float_keys(form: FloatFormat, offsets: Sequence[int]) -> str:
 
 
 # Tiles are rows of one width, the last one padded with ranks below all others. TopK would break ties towards the lower
-# index by itself; distinct ranks (key, then place from the end) leave it no ties to break.
-_SELECT = """
+# index by itself; distinct ranks (key, then place from the end) leave it no ties to break. Of no elements there is one
+# tile all the same, as onnxruntime 1.31 dies of a Scan over none.
+_TILES = """
     share_unit = Constant <value = int64 {65536}> ()
     last_place = Constant <value = int64 {65535}> ()
     no_rank = Constant <value = int64 {-1}> ()
@@ -144,7 +147,8 @@ _SELECT = """
     width = Max (narrow, one)
     padded_count = Add (elems, width)
     rounded_count = Sub (padded_count, one)
-    tiles = Div (rounded_count, width)
+    full_tiles = Div (rounded_count, width)
+    tiles = Max (full_tiles, one)
     last_tile = Sub (tiles, one)
     covered = Mul (tiles, width)
     pad = Sub (covered, elems)
@@ -160,17 +164,22 @@ _SELECT = """
     tiles_1d = Reshape (tiles, one_1d)
     tiled_shape = Concat <axis = 0> (rows_1d, tiles_1d, width_1d)
     tiled = Reshape <allowzero = 1> (padded, tiled_shape)
+    tile_numbers = Range (zero, tiles, one)
+    is_last = Equal (tile_numbers, last_tile)
+    last_elems = Sub (width, pad)
+    k_shape = Concat <axis = 0> (rows_1d, tiles_1d, one_1d)
+    outer_axes = Constant <value = int64[2] {0, 2}> ()
+"""
+
+_FIXED_K = """
     # k of a whole tile and of the last
     least = Min (q, one)
     whole_product = Mul (width, q)
     whole_quotient = Div (whole_product, share_unit)
     whole_k = Max (whole_quotient, least)
-    last_elems = Sub (width, pad)
     last_product = Mul (last_elems, q)
     last_quotient = Div (last_product, share_unit)
     last_k = Max (last_quotient, least)
-    tile_numbers = Range (zero, tiles, one)
-    is_last = Equal (tile_numbers, last_tile)
     tile_k = Where (is_last, last_k, whole_k)
     # the k-th greatest rank of each tile
     some_k = Max (whole_k, one)
@@ -178,13 +187,103 @@ _SELECT = """
     greatest_ranks, unused = TopK <axis = 2, largest = 1, sorted = 1> (tiled, some_k_1d)
     k_less_one = Sub (tile_k, one)
     k_index_1d = Max (k_less_one, zero)
-    outer_axes = Constant <value = int64[2] {0, 2}> ()
     k_index_3d = Unsqueeze (k_index_1d, outer_axes)
-    k_shape = Concat <axis = 0> (rows_1d, tiles_1d, one_1d)
     k_index = Expand (k_index_3d, k_shape)
+    anything = Greater (q, zero)
+"""
+
+
+def _k_at(name: str, elems: str, share: str) -> str:
+    """``keep_elems`` of a tile that is not empty."""
+    return f"""
+    {name}_least = Min ({share}, one)
+    {name}_product = Mul ({elems}, {share})
+    {name}_quotient = Div ({name}_product, share_unit)
+    {name}_k = Max ({name}_quotient, {name}_least)
+"""
+
+
+# The mass that any k would keep of a tile is a prefix sum over its ranks in order. So the scan over the tiles of all
+# samples at once, which finds the k of each tile, carries three numbers per sample. Ranks and masses go through Where:
+# onnxruntime 1.31's Max of int64 gives 0 for Max(3000000000, 0).
+_MOVING_K = f"""
+    q_lo = Constant <value_int: int = @share_lo_q16> ()
+    q_hi = Constant <value_int: int = @share_hi_q16> ()
+    period = Constant <value_int: int = @period> ()
+    margin_lo = Constant <value_int: int = @margin_lo_q16> ()
+    margin_hi = Constant <value_int: int = @margin_hi_q16> ()
+    steps_in_range = Constant <value = int64 {{{STEPS}}}> ()
+    {_k_at("start", "width", "q")}
+    {_k_at("lo", "width", "q_lo")}
+    {_k_at("hi", "width", "q_hi")}
+    {_k_at("short", "last_elems", "q_hi")}
+    range = Sub (hi_k, lo_k)
+    part = Div (range, steps_in_range)
+    move = Max (part, one)
+    some_k = Max (hi_k, one)
+    some_k_1d = Reshape (some_k, one_1d)
+    greatest_ranks, unused = TopK <axis = 2, largest = 1, sorted = 1> (tiled, some_k_1d)
+    is_real = GreaterOrEqual (greatest_ranks, zero)
+    real_ranks = Where (is_real, greatest_ranks, zero)
+    greatest_keys = Div (real_ranks, share_unit)
+    first_masses = CumSum (greatest_keys, two)
+    no_mass = Expand (zero, k_shape)
+    masses = Concat <axis = 2> (no_mass, first_masses)
+    is_element = GreaterOrEqual (tiled, zero)
+    all_ranks = Where (is_element, tiled, zero)
+    all_keys = Div (all_ranks, share_unit)
+    totals = ReduceSum <keepdims = 1> (all_keys, two_1d)
+    per_row = Concat <axis = 0> (rows_1d, one_1d)
+    first_k = Expand (start_k, per_row)
+    nothing = Expand (zero, per_row)
+    last_ks, last_kept, last_total, last_seen, moving_ks = Scan <
+        num_scan_inputs = 2,
+        scan_input_axes = [1, 1],
+        scan_output_axes = [1],
+        body = after_tile (
+            int64[rows, 1] k, int64[rows, 1] kept_before, int64[rows, 1] total_before, int64 seen_before,
+            int64[rows, counts] mass, int64[rows, 1] total
+        ) => (
+            int64[rows, 1] next_k, int64[rows, 1] next_kept, int64[rows, 1] next_total, int64 next_seen,
+            int64[rows, 1] own_k
+        ) {{
+            own_k = Identity (k)
+            mass_at_k = GatherElements <axis = 1> (mass, k)
+            kept_mass = Add (kept_before, mass_at_k)
+            total_mass = Add (total_before, total)
+            seen = Add (seen_before, one)
+            ends = Equal (seen, period)
+            any_mass = Greater (total_mass, zero)
+            divisor = Where (any_mass, total_mass, one)
+            raised_mass = Mul (kept_mass, share_unit)
+            kept_share = Div (raised_mass, divisor)
+            too_much = Greater (kept_share, margin_hi)
+            too_little = Less (kept_share, margin_lo)
+            less = Sub (k, move)
+            fallen = Max (less, lo_k)
+            more = Add (k, move)
+            risen = Min (more, hi_k)
+            risen_or_not = Where (too_little, risen, k)
+            moved = Where (too_much, fallen, risen_or_not)
+            decides = And (ends, any_mass)
+            next_k = Where (decides, moved, k)
+            next_kept = Where (ends, zero, kept_mass)
+            next_total = Where (ends, zero, total_mass)
+            next_seen = Where (ends, zero, seen)
+        }}
+    > (first_k, nothing, nothing, zero, masses, totals)
+    padded_last = Greater (pad, zero)
+    is_short = And (is_last, padded_last)
+    is_short_3d = Unsqueeze (is_short, outer_axes)
+    tile_k = Where (is_short_3d, short_k, moving_ks)
+    k_less_one = Sub (tile_k, one)
+    k_index = Max (k_less_one, zero)
+    anything = Greater (tile_k, zero)
+"""
+
+_KEEP = """
     threshold = GatherElements <axis = 2> (greatest_ranks, k_index)
     reached = GreaterOrEqual (tiled, threshold)
-    anything = Greater (q, zero)
     kept_tiled = And (reached, anything)
     covered_1d = Reshape (covered, one_1d)
     kept_shape = Concat <axis = 0> (rows_1d, covered_1d)
@@ -213,31 +312,34 @@ _SELECT = """
 """
 
 
-def function_name(dtype: str) -> str:
-    """KeepTop_float32 and so on: the op type of a contract on an edge of ``dtype``."""
-    return f"KeepTop_{dtype}"
+def function_name(dtype: str, *, moving: bool = False) -> str:
+    """KeepTop_float32, KeepTopMoving_float32 and so on: the op type of a contract on an edge of ``dtype``."""
+    return f"KeepTop{'Moving' * moving}_{dtype}"
 
 
-def keep_top_function(dtype: str) -> onnx.FunctionProto:
+def keep_top_function(dtype: str, *, moving: bool = False) -> onnx.FunctionProto:
     """``KeepTop_<dtype>(x, sensitivity, fill; ...)`` -> y, with the inputs and attributes of the torch op."""
     exact_type = onnx.TensorProto.INT32 if dtype == "int8" else onnx.TensorProto.FLOAT
     keys = _INT8_KEYS if dtype == "int8" else _float_keys(FLOATS[dtype], offset_table(dtype).tolist())
     return onnx.parser.parse_function(f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
-{function_name(dtype)} <{_ATTRIBUTES}> (x, sensitivity, fill) => (y)
+{function_name(dtype, moving=moving)} <{_MOVING_ATTRIBUTES if moving else _ATTRIBUTES}> (x, sensitivity, fill) => (y)
 {{
     exact = Cast <to = {int(exact_type)}> (x)
     fill_exact = Cast <to = {int(exact_type)}> (fill)
     {_INDICES}
     {keys}
-    {_SELECT}
+    {_TILES}
+    {_MOVING_K if moving else _FIXED_K}
+    {_KEEP}
 }}
 """)
 
 
 def keep_top_node(contract: Contract, inputs: Sequence[str], output: str, fill_block: int = 1) -> onnx.NodeProto:
     """A call of the function: inputs are the names of x, sensitivity (u8) and fill (x's dtype)."""
-    node = helper.make_node(function_name(contract.key.dtype), list(inputs), [output], domain=DOMAIN)
+    name = function_name(contract.key.dtype, moving=contract.period > 0)
+    node = helper.make_node(name, list(inputs), [output], domain=DOMAIN)
     numbers = attributes(contract, fill_block)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in numbers.items())
+    node.attribute.extend(helper.make_attribute(name, int(value)) for name, value in numbers.items())
     return node

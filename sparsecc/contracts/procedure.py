@@ -22,11 +22,12 @@ from .calibration import Calibration, split
 from .contract import Contract
 from .curves import Curve
 from .degradation import measure_degradation
+from .fills import with_mean_fills
 from .joint import Joint, with_shares
 from .keys import MOST_SENSITIVE, Bytes, Key
 from .maps import SensitivityMap
 from .measures import choose_loss, main_output, quality_name
-from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge
+from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge, why_whole
 from .replay import outputs
 from .sensitivity import measure_sensitivity, traversal_order
 from .settled import EdgeRecord, Settlement
@@ -35,6 +36,7 @@ from .stages import Edge, assign_stages, edges
 from .topk import WHOLE
 
 Stages = Mapping[fx.Node, int]
+Kind = Literal["bytes", "cycles", "accuracy", "keep", "agreed"]
 FLOAT32_BYTES = 4
 BISECTIONS = 7  # an accuracy budget is met with the bytes known to 1/128 of their range
 
@@ -48,7 +50,7 @@ class Budget:
     search. "agreed": no budget, every edge carries what its sender and receiver agreed on.
     """
 
-    kind: Literal["bytes", "cycles", "accuracy", "keep", "agreed"]
+    kind: Kind
     value: float = 0.0
 
 
@@ -66,6 +68,7 @@ class Options:
     order: str | None = None
     key: Key = field(default_factory=lambda: Key("float32"))
     tile_elems: int = 1024
+    fill: str = "zero"
     held_out: float = 0.5
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
@@ -110,26 +113,51 @@ def negotiate(
         )
         for edge in cut
     }
+    counted = cycles if budget.kind in ("accuracy", "cycles") else None  # bytes and keep are orders about bytes
+    reasons = _better_whole(offers, elems, {n: offer.lo_q16 for n, offer in offers.items()}, payload_bytes, counted)
+    offers |= {name: replace(offers[name], lo_q16=WHOLE, adjusted_q16=WHOLE) for name in reasons}
+    measured = maps
     if options.routing == "magnitude":
         maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
     whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
+    if options.fill == "mean":
+        whole = with_mean_fills(program, fitting, whole, maps)
     searching = budget.kind in ("bytes", "cycles", "accuracy")
     curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
     joint = Joint(program, checking, loss, maps, whole)
     shares = _shares(budget, offers, curves, elems, payload_bytes, cycles, joint)
+    late = _better_whole(offers, elems, shares, payload_bytes, counted)
+    shares |= dict.fromkeys(late, WHOLE)
+    reasons |= late
     log = tuple(
-        _record(name, offers[name], elems[name], share, curves.get(name), payload_bytes, budget)
+        _record(name, offers[name], elems[name], share, curves.get(name), payload_bytes, budget, reasons.get(name))
         for name, share in shares.items()
     )
     settled = with_shares(whole, shares)
     quality = quality_name(loss, calibration.labels)
-    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares))
+    return Settlement(tuple(settled.values()), maps, log, loss, quality, joint.dense, joint.estimate(shares), measured)
 
 
 def _receivers(edge: Edge, cut: Sequence[Edge], maps: Mapping[str, SensitivityMap], stages: Stages) -> list[Bytes]:
     """The maps of what the readers of an edge send on themselves."""
     homes = {stages[reader] for reader in edge.readers}
     return [maps[other.name].sensitivity for other in cut if other.stage in homes]
+
+
+def _better_whole(
+    offers: Mapping[str, Offer],
+    elems: Mapping[str, int],
+    shares: Mapping[str, int],
+    payload_bytes: BlockCost,
+    cycles: BlockCost | None,
+) -> dict[str, str]:
+    """The edges that may send everything and had better than these shares, with the reasons."""
+    able = {name: offer for name, offer in offers.items() if offer.hi_q16 == WHOLE > shares[name]}
+    reasons = {
+        name: why_whole(elems[name], offer.tile_elems, shares[name], payload_bytes, cycles)
+        for name, offer in able.items()
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _whole(name: str, offer: Offer, measured: SensitivityMap, order: str, key: Key) -> Contract:
@@ -209,6 +237,7 @@ def _record(
     curve: Curve | None,
     payload_bytes: BlockCost,
     budget: Budget,
+    why_whole: str | None,
 ) -> EdgeRecord:
     binding = offer.binding
     if budget.kind != "agreed":
@@ -223,7 +252,7 @@ def _record(
         lo_q16=offer.lo_q16,
         hi_q16=offer.hi_q16,
         settled_q16=share,
-        binding=binding,
+        binding=why_whole or binding,
         degradation=None if curve is None else curve.at(share),
         dense_bytes=FLOAT32_BYTES * elems,
         settled_bytes=edge_cost(payload_bytes, elems, offer.tile_elems, share),

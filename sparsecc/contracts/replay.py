@@ -16,7 +16,6 @@ from sparsecc.program import Program
 from .contract import Contract
 from .maps import SensitivityMap
 from .op import transmit
-from .topk import WHOLE
 
 Values = dict[fx.Node, Any]
 
@@ -39,7 +38,7 @@ class Replay(fx.Interpreter):
 
     def send(self, edge: str, value: Tensor) -> Tensor:
         contract = self.contracts[edge]
-        return value if contract.share_q16 == WHOLE else transmit(value, self.sensitivity[edge], contract)
+        return value if contract.keeps_everything else transmit(value, self.sensitivity[edge], contract)
 
 
 def outputs(

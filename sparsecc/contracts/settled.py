@@ -1,4 +1,4 @@
-"""The outcome of a negotiation: contracts, maps, and a log of why; written to and read from a folder."""
+"""What edges send: contracts, maps, and a log of why; written to and read from a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sparsecc.artifact import MANIFEST, Artifact, npz
 from sparsecc.diagnostics import CompileError
 
 from .contract import Contract, from_json, to_json
@@ -15,6 +17,7 @@ from .maps import SensitivityMap
 from .measures import Estimate
 
 CONTRACTS, LOG = "contracts.json", "settlement.json"
+WITHIN_ARTIFACT = "scu/contracts"
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,12 @@ class EdgeRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Settlement:
-    """``contracts`` in the order of the edges, ``maps`` by edge; ``dense`` and ``settled`` are of held-out samples.
-
-    ``quality`` names what they count: accuracy, agreement with the dense model, or cosine.
-    """
+class Settled:
+    """What every edge sends: ``contracts`` in the order of the edges, ``maps`` by edge, and the reasons."""
 
     contracts: tuple[Contract, ...]
     maps: Mapping[str, SensitivityMap]
     log: tuple[EdgeRecord, ...]
-    loss: str
-    quality: str
-    dense: Estimate
-    settled: Estimate
 
     @property
     def dense_bytes(self) -> int:
@@ -62,46 +58,71 @@ class Settlement:
     def settled_bytes(self) -> int:
         return sum(record.settled_bytes for record in self.log)
 
-    def to_json(self) -> str:
-        """The log and the held-out qualities; contracts and maps have files of their own."""
-        tree = {
+    def to_tree(self) -> dict[str, Any]:
+        """The log as plain JSON; contracts and maps have files of their own."""
+        return {"edges": [dataclasses.asdict(record) for record in self.log]}
+
+
+@dataclass(frozen=True, eq=False)
+class Settlement(Settled):
+    """The outcome of a negotiation: ``dense`` and ``settled`` are of held-out samples.
+
+    ``quality`` names what they count: accuracy, agreement with the dense model, or cosine. ``measured`` are maps with
+    the gradient part that was measured, even where those in ``maps`` route by magnitude.
+    """
+
+    loss: str
+    quality: str
+    dense: Estimate
+    settled: Estimate
+    measured: Mapping[str, SensitivityMap]
+
+    def to_tree(self) -> dict[str, Any]:
+        return {
             "loss": self.loss,
             "quality": self.quality,
             "dense": dataclasses.asdict(self.dense),
             "settled": dataclasses.asdict(self.settled),
-            "edges": [dataclasses.asdict(record) for record in self.log],
+            **super().to_tree(),
         }
-        return json.dumps(tree, indent=1, allow_nan=False) + "\n"
 
 
-def save(settlement: Settlement, folder: Path) -> None:
-    """Write contracts.json, settlement.json and one map per edge, ``0.npz`` being that of the first contract.
+def files(settled: Settled) -> dict[str, bytes]:
+    """contracts.json, settlement.json and one map per edge, ``0.npz`` being that of the first contract."""
+    log = json.dumps(settled.to_tree(), indent=1, allow_nan=False) + "\n"
+    maps = {f"{n}.npz": npz(settled.maps[contract.edge].arrays) for n, contract in enumerate(settled.contracts)}
+    return {CONTRACTS: to_json(settled.contracts).encode(), LOG: log.encode(), **maps}
 
-    Raises: CompileError SCC075.
-    """
+
+def save(settled: Settled, folder: Path) -> None:
+    """Write the ``files``. Raises: CompileError SCC075."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONTRACTS).write_text(to_json(settlement.contracts), encoding="utf-8")
-        (folder / LOG).write_text(settlement.to_json(), encoding="utf-8")
+        for name, data in files(settled).items():
+            (folder / name).write_bytes(data)
     except OSError as error:
         raise CompileError.of(
             "SCC075", f"{folder} cannot be written: {error.strerror}", help="choose another folder"
         ) from error
-    for n, contract in enumerate(settlement.contracts):
-        settlement.maps[contract.edge].save(folder / f"{n}.npz")
 
 
-def load_contracts(folder: Path) -> tuple[tuple[Contract, ...], dict[str, SensitivityMap]]:
-    """Contracts and maps that ``save`` wrote; untrusted.
+def load_contracts(place: str | Path) -> tuple[tuple[Contract, ...], dict[str, SensitivityMap]]:
+    """Contracts and maps that ``save`` wrote into a folder, or that an artifact keeps; untrusted.
 
-    Raises: CompileError (SCC043, SCC045, SCC046 as from_json; SCC047 not a map; SCC076 a file cannot be read).
+    Raises: CompileError (SCC043, SCC045, SCC046 as from_json; SCC047 not a map; SCC076 a file cannot be read; of an
+    artifact also those of Artifact.open).
     """
+    folder = Path(place)
+    if (folder / MANIFEST).is_file():
+        folder = Artifact.open(folder).path / WITHIN_ARTIFACT
     path = folder / CONTRACTS
     try:
         text = path.read_bytes()
     except OSError as error:
         raise CompileError.of(
-            "SCC076", f"{path} cannot be read: {error.strerror}", help="name the folder that contracts were saved in"
+            "SCC076",
+            f"{path} cannot be read: {error.strerror}",
+            help="name the folder that contracts were saved in, or an artifact that was compiled with --target scu",
         ) from error
     contracts = from_json(text, str(path))
     return contracts, {c.edge: SensitivityMap.load(folder / f"{n}.npz") for n, c in enumerate(contracts)}

@@ -14,9 +14,9 @@ from torch import fx
 
 from sparsecc.invariants import LAYERS
 
-from .op import KEEP_TOP
+from .op import KEEP_TOPS
 
-FIXED = (*LAYERS, KEEP_TOP)
+FIXED = (*LAYERS, *KEEP_TOPS)
 """What stays where it is: a stage is named by its layer, and a contract ends the sender's stage."""
 
 
@@ -96,7 +96,7 @@ def _sink(node: fx.Node, stages: dict[fx.Node, int]) -> None:
                 frontier.append(source)
             else:
                 boundary.add(source)
-    if all(source.target is KEEP_TOP or _travels(source, moved, stages) for source in boundary):
+    if all(source.target in KEEP_TOPS or _travels(source, moved, stages) for source in boundary):
         stages.update(dict.fromkeys(moved, home))
 
 

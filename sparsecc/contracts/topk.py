@@ -3,12 +3,17 @@
 A tile is ``tile_elems`` consecutive elements of one sample in row-major order; the last one may be shorter, and its k
 comes from its own length.
 
+k may move: then a sample begins with the k of ``Moves.start_q16``, and after every ``period`` whole tiles ``moved_k``
+decides by the share of the key mass that they kept. A short last tile keeps what it does at ``hi_q16`` and moves
+nothing.
+
 Letters: R samples, N elements of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,20 @@ WHOLE = 65_536
 """The share that keeps everything. Shares are counted in 1/65536."""
 MAX_TILE_ELEMS = 65_535
 """A descriptor's tile length has 16 bits; so has the place in ``_ranks``."""
+STEPS = 16
+"""Moves that take k from one end of its range to the other, unless the range is shorter."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How the k of whole tiles moves within a sample: shares and margins in 1/65536, ``period`` in tiles."""
+
+    start_q16: int
+    lo_q16: int
+    hi_q16: int
+    period: int
+    margin_lo_q16: int
+    margin_hi_q16: int
 
 
 def keep_elems(elems: int, share_q16: int) -> int:
@@ -69,6 +88,39 @@ def select(keys: Keys, share_q16: int, tile_elems: int, selector: Selector = fir
     tiled = keys[:, :whole].reshape(rows, whole // width, width)
     mask[:, :whole] = selector(tiled, keep_elems(width, share_q16)).reshape(rows, whole)
     mask[:, whole:] = selector(keys[:, whole:], keep_elems(elems - whole, share_q16))
+    return mask
+
+
+def moved_k(k: int, ends: tuple[int, int], margins_q16: tuple[int, int], kept_mass: int, total_mass: int) -> int:
+    """The k that follows a period in which ``kept_mass`` of ``total_mass`` was kept; both ends are k's."""
+    lo, hi = ends
+    if not total_mass:
+        return k
+    share, step = WHOLE * kept_mass // total_mass, max(1, (hi - lo) // STEPS)
+    if share > margins_q16[1]:
+        return max(lo, k - step)
+    return min(hi, k + step) if share < margins_q16[0] else k
+
+
+def select_moving(keys: Keys, moves: Moves, tile_elems: int, selector: Selector = first_k) -> Mask:
+    """``select`` with a k that moves: what each tile of keys [R, N] keeps, bool [R, N]."""
+    elems = keys.shape[1]
+    width = max(1, min(tile_elems, elems))
+    mask = np.empty(keys.shape, np.bool_)
+    ends = keep_elems(width, moves.lo_q16), keep_elems(width, moves.hi_q16)
+    for row, kept in zip(keys, mask, strict=True):
+        k, seen, kept_mass, total_mass = keep_elems(width, moves.start_q16), 0, 0, 0
+        for tile in tiles(elems, tile_elems):
+            if tile.stop - tile.start < width:
+                kept[tile] = selector(row[tile], keep_elems(tile.stop - tile.start, moves.hi_q16))
+                continue
+            kept[tile] = selector(row[tile], k)
+            kept_mass += int(row[tile].sum(where=kept[tile], dtype=np.int64))
+            total_mass += int(row[tile].sum(dtype=np.int64))
+            seen += 1
+            if seen == moves.period:
+                k = moved_k(k, ends, (moves.margin_lo_q16, moves.margin_hi_q16), kept_mass, total_mass)
+                seen = kept_mass = total_mass = 0
     return mask
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeGuard
 
+from sparsecc.diagnostics import Diagnostic
 from sparsecc.pass_manager import Note
 from sparsecc.program import Program
 from sparsecc.registry import Registry
+
+from .contract import Contract
+from .negotiation import EdgeLimits
 
 
 class Unit(Protocol):
@@ -19,6 +23,18 @@ class Unit(Protocol):
 
     def block_bytes(self, program: Program) -> Callable[[int, int], int]:
         """Bytes of a block by the elements of its tile and the share that is kept, in 1/65536."""
+        ...
+
+    def block_cycles(self, program: Program) -> Callable[[int, int], int]:
+        """The same for the cycles until a receiver has it."""
+        ...
+
+    def limits(self, program: Program) -> EdgeLimits:
+        """What any edge may take of the machine."""
+        ...
+
+    def check_contract(self, program: Program, contract: Contract) -> Iterable[Diagnostic]:
+        """SCC121 for what the unit cannot carry out."""
         ...
 
     def lower_transfers(self, program: Program) -> Sequence[Note]: ...

@@ -2,12 +2,14 @@
 
 from .artifact import inspection, pruning_warning, summary, summary_facts
 from .measured import bench_table, outputs_facts, outputs_table, verify_table
+from .profile import profile_tables
 
 __all__ = [
     "bench_table",
     "inspection",
     "outputs_facts",
     "outputs_table",
+    "profile_tables",
     "pruning_warning",
     "summary",
     "summary_facts",

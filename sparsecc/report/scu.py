@@ -66,11 +66,9 @@ def summary_facts(report: Report) -> dict[str, Any]:
 def summary_rows(report: Report) -> Iterator[tuple[str, str]]:
     """The most important figures, for people."""
     ours, dense, zeros = report.figures.contracts, report.figures.dense, report.figures.zero_compression
-    if report.settlement is None:
-        yield "contracts", "the shares were given, nothing was negotiated"
-    else:
-        yield "contracts", f"less than everything on {_cut(report)} of {count(len(report.edges), 'edge')}"
-        yield from quality_rows(report.settlement)
+    given = "" if report.negotiated else "; the shares were given, nothing was negotiated"
+    yield "contracts", f"less than everything on {_cut(report)} of {count(len(report.edges), 'edge')}{given}"
+    yield from quality_rows(report.settlement or {})
     yield "link", _beside(ours, dense, zeros, "link_bytes")
     yield "cycles", f"{_beside(ours, dense, zeros, 'cycles')}; schedule {_gap(report)} above its lower bound"
     yield "energy", f"{_beside(ours, dense, zeros, 'energy_pj')}; ratios only: absolute numbers are good to about 2x"
@@ -168,8 +166,9 @@ def _comparison(facts: Mapping[str, Any]) -> Table:
 
 
 def _above(figure: Mapping[str, Any]) -> str:
-    bound = figure["lower_bound_cycles"]
-    return f"{figure['cycles'] / bound - 1:+.1%}" if bound else "-"
+    """Nothing below it: the bound is for the longest payloads, and those without zeros are shorter."""
+    cycles, bound = figure["cycles"], figure["lower_bound_cycles"]
+    return f"{cycles / bound - 1:+.1%}" if 0 < bound <= cycles else "-"
 
 
 def _units(facts: Mapping[str, Any]) -> Table:

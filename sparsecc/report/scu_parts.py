@@ -21,7 +21,7 @@ from sparsecc.contracts.topk import WHOLE
 from .scu import number, quality_rows
 from .text import FACTS, data_size, ratio, table
 
-GIVEN = "the shares were given (--keep without --calibration, or in Python): nothing was negotiated"
+GIVEN = "the shares were given (--contracts, or --keep without --calibration): nothing was negotiated"
 EDGE_COLUMNS = {
     "edge": "edge",
     "elems": ">elements",
@@ -46,7 +46,7 @@ def contracts_facts(report: Report, program: UnitProgram) -> dict[str, Any]:
     sent = _sent(program)
     logged = [{**edge, "codec": sent.get(str(edge.get("edge")), {}).get("codec")} for edge in report.edges]
     edges = [{"edge": name, **own} for name, own in sent.items()] if report.settlement is None else logged
-    return {**(report.settlement or {}), "negotiated": report.settlement is not None, "edges": edges}
+    return {**(report.settlement or {}), "negotiated": report.negotiated, "edges": edges}
 
 
 def _sent(program: UnitProgram) -> dict[str, dict[str, Any]]:

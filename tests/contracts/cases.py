@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -70,7 +71,24 @@ def contracts(draw: st.DrawFn, dtype: str) -> Contract:
     share = draw(st.sampled_from((0, 1, 64, 65, 16_384, 19_661, 65_535, 65_536)))
     skip_zero = draw(st.booleans())
     tile_elems, block = draw(st.sampled_from((1, 100, 1024, 4096))), draw(st.sampled_from((1, 3, 64)))
-    return Contract("x", key, share, share, share, tile_elems, block, skip_zero=skip_zero)
+    contract = Contract("x", key, share, share, share, tile_elems, block, skip_zero=skip_zero)
+    return draw(moving(contract)) if draw(st.booleans()) else contract
+
+
+@st.composite
+def moving(draw: st.DrawFn, contract: Contract) -> Contract:
+    """The same with a k that moves, around any of its shares."""
+    lo, share, hi = sorted((contract.share_q16, draw(st.integers(0, 65_536)), draw(st.integers(0, 65_536))))
+    margins = sorted((draw(st.integers(0, 65_535)), draw(st.integers(0, 65_535))))
+    return replace(
+        contract,
+        share_q16=share,
+        share_lo_q16=lo,
+        share_hi_q16=hi,
+        period=draw(st.sampled_from((1, 2, 3, 7, 1000))),
+        margin_lo_q16=margins[0],
+        margin_hi_q16=margins[1],
+    )
 
 
 def reference(x: Array, s: Bytes, contract: Contract, fill: Array, fill_block: int) -> Array:
@@ -123,8 +141,9 @@ def onnx_model(contract: Contract, fill_block: int, rank: int) -> onnx.ModelProt
     info = helper.make_tensor_value_info
     inputs = [info("x", outer, shape), info("s", TensorProto.UINT8, ["S"]), info("f", outer, ["F"])]
     graph = helper.make_graph([*before, node, *after], "keep_top", inputs, [info("y", outer, shape)])
+    function = keep_top_function(dtype, moving=contract.period > 0)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("sparsecc", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, functions=[keep_top_function(dtype)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
     onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]  PathLike of nothing
     return model
 

@@ -6,17 +6,19 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsecc.contracts import Contract, Key, check_contract, check_contract_fits, from_json, to_json
+from sparsecc.contracts import Contract, Key, check_contract, check_contract_fits, from_json, to_json, transmit
+from sparsecc.contracts.contract import fill_in_16_bits
 from sparsecc.contracts.keys import DTYPES
 from sparsecc.diagnostics import CompileError
 
 from .cases import contracts
 
-GOOD = Contract("conv1", Key("float32"), 19_661, 16_384, 32_768, period=64)
+GOOD = Contract("conv1", Key("float32"), 19_661, 16_384, 32_768, period=64, margin_lo_q16=50_000, margin_hi_q16=60_000)
 
 
 def test_k_of_a_tile_and_of_a_ragged_one() -> None:
@@ -31,7 +33,7 @@ def test_json_round_trip(contract: Contract) -> None:
 def test_json_is_as_published() -> None:
     """Another implementation reads this: changing it needs a new schema."""
     assert json.loads(to_json([GOOD])) == {
-        "schema": 1,
+        "schema": 2,
         "contracts": [
             {
                 "edge": "conv1",
@@ -43,7 +45,10 @@ def test_json_is_as_published() -> None:
                 "map_block": 1,
                 "axis": 1,
                 "period": 64,
+                "margin_lo_q16": 50_000,
+                "margin_hi_q16": 60_000,
                 "fill": "zero",
+                "fill_value": 0.0,
                 "skip_zero": False,
                 "codec": "bitmask",
                 "order": "rows",
@@ -67,8 +72,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"map_block": 0}, "a map block of 0 elements is not in 1..2147483647"),
     ({"axis": -1}, "axis -1 is not in 0..7"),
     ({"period": -1}, "a period of -1 tiles is not in 0..65535"),
-    ({"period": 0}, "the share has room to move, but period 0 never moves it"),
+    ({"margin_lo_q16": 60_001}, "margins 60001 <= 60000 do not ascend within 0..65535"),
+    ({"margin_hi_q16": 65_536}, "margins 50000 <= 65536 do not ascend within 0..65535"),
+    (
+        {"period": 0, "share_lo_q16": 19_661, "share_hi_q16": 19_661},
+        "there are margins, but period 0 never compares with them",
+    ),
+    ({"period": 0, "margin_lo_q16": 0, "margin_hi_q16": 0}, "the share has room to move, but period 0 never moves it"),
     ({"fill": "median"}, "fill 'median' is none of zero, mean"),
+    ({"fill": "mean", "fill_value": 0.1}, "a fill of 0.1 is not one of the float32 numbers that 16 bits tell"),
+    ({"fill_value": 0.5}, "fill 'zero' has the value 0.5"),
     ({"order": "columns"}, "order 'columns' is none of rows, channels-last"),
     ({"codec": "huffman"}, "codec 'huffman' is none of raw, bitmask, index, run"),
     ({"codec": "run"}, "codec 'run' is for payloads of varying length, which need skip_zero"),
@@ -86,6 +99,29 @@ def test_values_out_of_range(change: dict[str, Any], message: str) -> None:
     assert str(finding) == (
         f"error[SCC043]: contract on conv1: {message}\n  help: negotiate the contracts again: compile the model again"
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "rounded"),
+    [
+        ("float32", 0.1, 0.10009765625),
+        ("float32", 1.00390625, 1.0),  # to even
+        ("bfloat16", -3.0, -3.0),
+        ("float16", 0.1, 0.0999755859375),
+        ("int8", 3.7, 4.0),
+        ("int8", 300.0, 127.0),
+        ("float32", float("nan"), 0.0),
+        ("float16", 1e9, 0.0),
+    ],
+)
+def test_fills_have_16_bits(dtype: str, value: float, rounded: float) -> None:
+    assert fill_in_16_bits(dtype, value) == rounded
+    contract = replace(GOOD, key=Key(dtype), fill="mean", fill_value=rounded)
+    assert list(check_contract(contract)) == []
+    x = np.zeros((1, 1024), np.float32 if dtype == "bfloat16" else dtype)
+    if dtype != "bfloat16":  # numpy has none
+        arrived, sent = transmit(x, np.ones(1, np.uint8), contract)
+        assert set(arrived[~sent].tolist()) == {rounded}
 
 
 def test_contract_and_edge() -> None:
@@ -122,10 +158,10 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     (b"\xff\xfe\xfd", "is not valid JSON: "),
     ("[" * 100_000, "is not valid JSON: "),
     ("[]", "has no object at the top"),
-    ("{}", "is not an object of schema 1 and contracts"),
-    ('{"schema": true, "contracts": []}', "is not an object of schema 1 and contracts"),
-    ('{"schema": 1, "contracts": {}}', "is not an object of schema 1 and contracts"),
-    ('{"schema": 1, "contracts": [1]}', "has no object at contracts[0]"),
+    ("{}", "is not an object of schema 2 and contracts"),
+    ('{"schema": true, "contracts": []}', "is not an object of schema 2 and contracts"),
+    ('{"schema": 2, "contracts": {}}', "is not an object of schema 2 and contracts"),
+    ('{"schema": 2, "contracts": [1]}', "has no object at contracts[0]"),
     (changed(key=3), "has no object at contracts[0].key"),
     (changed(key={}), "lacks contracts[0].key.base"),
     (changed(share_q16=1.5), "has a float at contracts[0].share_q16, expected int"),
@@ -151,9 +187,9 @@ def test_two_contracts_on_one_edge() -> None:
 
 def test_a_newer_schema() -> None:
     with pytest.raises(CompileError) as caught:
-        from_json('{"schema": 2}', "m.sparsecc/contracts.json")
+        from_json('{"schema": 3}', "m.sparsecc/contracts.json")
     assert str(caught.value) == (
-        "error[SCC046]: m.sparsecc/contracts.json has schema 2; this sparsecc reads up to schema 1\n"
+        "error[SCC046]: m.sparsecc/contracts.json has schema 3; this sparsecc reads up to schema 2\n"
         "  help: upgrade sparsecc, or compile the model again with this version"
     )
 

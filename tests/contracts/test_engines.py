@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from sparsecc.contracts import Contract, Key
+from sparsecc.contracts import Contract, Key, transmit
 from sparsecc.contracts import op as torch_op
 from sparsecc.contracts.keys import DTYPES
 from sparsecc.contracts.portable import keep_top_function
@@ -57,6 +59,39 @@ def test_engines_agree_on_every_kind_and_size(dtype: str, kind: str, elems: int)
         assert_same_bits(engine(x, s, contract, fill, 1), expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("elems", SIZES)
+def test_engines_agree_on_a_k_that_moves(dtype: str, kind: str, elems: int) -> None:
+    """Three samples of up to 30 tiles, whose k goes its own way in each."""
+    key = Key(dtype, zero_point=5 if dtype == "int8" else 0)
+    contract = Contract("x", key, 19_661, 6_000, 40_000, 100, 1, 1, 2, 20_000, 24_000)
+    x = activations(kind, dtype, 3, elems, elems)
+    s = np.random.default_rng(0).integers(0, 256, elems).astype(np.uint8)
+    fill = np.array([77], x.dtype)
+    expected = reference(x, s, contract, fill, 1)
+    for engine in ENGINES.values():
+        assert_same_bits(engine(x, s, contract, fill, 1), expected)
+
+
+def test_k_moves_as_the_text_says() -> None:
+    """Of tiles whose keys are 255 times 1, 2, 4, 8, the first k hold 8/15, 12/15, 14/15, 15/15."""
+    x = np.tile(np.array([1, 2, 4, 8], np.int8), 6)[None]
+    s, quarter = np.full(1, 255, np.uint8), 1 << 14
+    falls = Contract("x", Key("int8"), 2 * quarter, quarter, 3 * quarter, 4, period=2, margin_hi_q16=40_000)
+    rises = replace(falls, margin_lo_q16=60_000, margin_hi_q16=65_535)
+    stays = replace(falls, margin_lo_q16=52_428, margin_hi_q16=52_428)  # 12/15 is just that
+    for contract, counts in ((falls, [2, 2, 1, 1, 1, 1]), (rises, [2, 2, 3, 3, 3, 3]), (stays, [2] * 6)):
+        _, sent = transmit(x, s, contract)
+        assert sent.reshape(6, 4).sum(1).tolist() == counts
+    _, sent = transmit(np.zeros((1, 24), np.int8), s, rises)  # no mass, no move
+    assert sent.reshape(6, 4).sum(1).tolist() == [2] * 6
+    _, sent = transmit(x[:, :22], s, falls)  # a short last tile keeps its most
+    assert sent[0, 20:].sum() == 1
+    two_samples, _ = transmit(np.concatenate([x, x]), s, falls)
+    np.testing.assert_array_equal(two_samples[0], two_samples[1])  # the second begins anew
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("error", [-0.9, 0.9])
 def test_the_guessed_exponent_is_put_right(dtype: str, error: float) -> None:
@@ -72,10 +107,12 @@ def test_the_guessed_exponent_is_put_right(dtype: str, error: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (2, 0)])
-def test_nothing_to_send(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("period", [0, 1])
+def test_nothing_to_send(shape: tuple[int, int], period: int) -> None:
     x, s, fill = np.zeros(shape, np.float32), np.ones(1, np.uint8), np.zeros(1, np.float32)
+    contract = replace(Contract.fixed("x", Key("float32"), 30_000), period=period)
     for engine in ENGINES.values():
-        assert engine(x, s, Contract.fixed("x", Key("float32"), 30_000), fill, 1).shape == shape
+        assert engine(x, s, contract, fill, 1).shape == shape
 
 
 def test_axis_is_where_a_sample_begins() -> None:
@@ -89,15 +126,17 @@ def test_axis_is_where_a_sample_begins() -> None:
         np.testing.assert_array_equal(in_onnxruntime(x, s, contract, fill, 1), y.numpy())
 
 
-def test_gradient_is_straight_through() -> None:
-    """d(sum of c * y) / dx = c everywhere, for kept and dropped elements."""
+@pytest.mark.parametrize("period", [0, 2])
+def test_gradient_passes_what_is_sent(period: int) -> None:
+    """d(sum of c * y) / dx = c where x is kept, 0 where it is dropped."""
     x = torch.randn(2, 3, 5, requires_grad=True)
     c = torch.randn(2, 3, 5)
-    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), Contract.fixed("x", Key("float32"), 30_000))
+    contract = replace(Contract.fixed("x", Key("float32"), 30_000, tile_elems=3), period=period)
+    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), contract)
     torch.autograd.backward((y * c).sum())
     assert 0 < int((y == 0).sum()) < y.numel()
     assert x.grad is not None
-    assert torch.equal(x.grad, c)
+    assert torch.equal(x.grad, c * (y != 0))
 
 
 def test_op_is_well_registered() -> None:
@@ -107,6 +146,9 @@ def test_op_is_well_registered() -> None:
     arguments = (x, s, fill, 30_000, 7, 5, 1, 1, 16, 0, 0, 0, False)
     torch.library.opcheck(torch_op.keep_top, arguments, test_utils=("test_schema", "test_faketensor"))
     torch.library.opcheck(torch_op.keep_top, arguments, test_utils=("test_autograd_registration",))
+    moves = (10_000, 40_000, 1, 3, 9)
+    torch.library.opcheck(torch_op.keep_top_moving, (*arguments, *moves), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(torch_op.keep_top_moving, (*arguments, *moves), test_utils=("test_autograd_registration",))
     transposed = (x.detach().transpose(1, 2), *arguments[1:])
     torch.library.opcheck(torch_op.keep_top, transposed, test_utils=("test_schema", "test_faketensor"))
 
@@ -125,8 +167,9 @@ def test_export_keeps_one_node_and_a_free_batch() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_function_uses_standard_operators_only(dtype: str) -> None:
-    function = keep_top_function(dtype)
+@pytest.mark.parametrize("moving", [False, True])
+def test_function_uses_standard_operators_only(dtype: str, moving: bool) -> None:
+    function = keep_top_function(dtype, moving=moving)
     assert {node.domain for node in function.node} == {""}
     assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 20)]
 

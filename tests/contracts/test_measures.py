@@ -72,3 +72,14 @@ def test_wilson_interval() -> None:
 def test_interval_of_a_mean() -> None:
     values = torch.tensor([0.5, 0.7, 0.9])
     assert estimate(values).high - 0.7 == pytest.approx(1.96 * 0.2 / math.sqrt(3), rel=1e-5)
+
+
+def test_outputs_that_are_not_finite() -> None:
+    for loss in ("cross-entropy", "cosine"):
+        with pytest.raises(CompileError) as caught:
+            objective(loss, torch.tensor([[1.0, math.nan]]), None, torch.Generator())
+    assert str(caught.value) == (
+        "error[SCC058]: the model's output for the calibration samples is not finite (NaN or infinity), so nothing "
+        "tells how much a contract loses\n"
+        "  help: leave out samples that hold NaN or infinity, and look whether the model is sound on the others"
+    )

@@ -151,3 +151,31 @@ def test_negotiated_beats_uniform_on_a_real_network() -> None:
         (logits,) = outputs(tidied, [images], {c.edge: c for c in settled.contracts}, settled.maps)
         right.append(float(np.mean(logits.argmax(1).numpy() == labels)))
     assert right[1] > right[0]
+
+
+def no_cycles_saved(elems: int, _: int) -> int:
+    return elems
+
+
+@pytest.mark.parametrize("budget", [Budget("accuracy", 0.1), Budget("cycles", 1.0)])
+def test_edges_that_save_no_cycles_stay_whole_and_say_so(budget: Budget) -> None:
+    settlement = negotiate(PROGRAM, samples(), budget, bytes_of, cycles=no_cycles_saved)
+    assert [(c.share_q16, r.binding) for c, r in zip(settlement.contracts, settlement.log, strict=True)] == [
+        (WHOLE, "RAW: a contract saves no cycles")
+    ] * 3
+    assert settlement.settled == settlement.dense
+
+
+@pytest.mark.parametrize("budget", [Budget("bytes", 0.5), Budget("keep", 0.5)])
+def test_an_order_about_bytes_is_one_whatever_the_cycles(budget: Budget) -> None:
+    settlement = negotiate(PROGRAM, samples(), budget, bytes_of, cycles=no_cycles_saved)
+    assert settlement.settled_bytes < 0.6 * DENSE_BYTES
+
+
+def test_edges_that_no_codec_makes_smaller_stay_whole_and_say_so() -> None:
+    def only_large(elems: int, share_q16: int) -> int:
+        return bytes_of(elems, share_q16 if elems > 8 else WHOLE)
+
+    settlement = negotiate(PROGRAM, samples(), Budget("keep", 0.5), only_large)
+    assert [r.binding for r in settlement.log] == ["budget of keep"] * 2 + ["RAW: no codec makes it smaller"]
+    assert [c.share_q16 for c in settlement.contracts] == [WHOLE // 2] * 2 + [WHOLE]

@@ -8,7 +8,7 @@ the choice among codecs.
 """
 
 from .block import ALIGN_BYTES, HEADER_BYTES, MAX_ELEMS, VERSION, Codec, Dtype, Header, Tile
-from .select import FIXED, decode, encode, shortest_block, smallest, worst_case_bytes
+from .select import FIXED, decode, encode, shortest_block, smallest, smallest_exact, worst_case_bytes
 
 __all__ = [
     "ALIGN_BYTES",
@@ -24,5 +24,6 @@ __all__ = [
     "encode",
     "shortest_block",
     "smallest",
+    "smallest_exact",
     "worst_case_bytes",
 ]

@@ -43,6 +43,15 @@ def smallest(n: int, k: int, dtype: Dtype, allowed: Iterable[Codec] = FIXED) -> 
     return min(sorted(allowed), key=lambda codec: worst_case_bytes(codec, n, k, dtype))
 
 
+def smallest_exact(n: int, k: int, dtype: Dtype, allowed: Iterable[Codec] = FIXED) -> Codec | None:
+    """``smallest`` for a SEND that keeps exactly k: RAW carries all elements, so it may only where k = n.
+
+    None if no other codec is allowed.
+    """
+    fitting = [codec for codec in allowed if codec != Codec.RAW or k == n]
+    return smallest(n, k, dtype, fitting) if fitting else None
+
+
 def encode(codec: Codec, values: Values, kept: npt.ArrayLike, dtype: Dtype, fill: float = 0) -> bytes:
     """The block of a tile, of at most ``worst_case_bytes(codec, n, k, dtype)``.
 

@@ -84,6 +84,10 @@ class Unit:
         effect = EFFECTS.get(Op(d.op))
         return (effect(self, d) or 0) if effect else 0
 
+    @property
+    def averages(self) -> bytes:
+        return self._averages.values()
+
     def predicate(self, d: Descriptor) -> bool:
         """Whether the program goes on after a PREDICATED NOP, and not at its ``next``."""
         return bool(self.memories.view(d.src, 1)[0])

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from sparsecc.backends.scu.machine import Target
 from sparsecc.backends.scu.unit_program import Contract
 from sparsecc.contracts.maps import SensitivityMap
+from sparsecc.contracts.topk import moved_k
 
 from .memory import Bytes, Memories
 
@@ -42,7 +43,6 @@ RECORD: np.dtype[Any] = np.dtype(
         ("reserved", "<u4"),
     ]
 )
-STEPS = 16
 UNIT = 256  # an average of 1
 MAX_AVERAGE = 65_535
 
@@ -83,12 +83,7 @@ class ContractRegisters:
         mass.total += total_mass
         if mass.tiles < period:
             return
-        if mass.total:
-            share, step = 65_536 * mass.kept // mass.total, max(1, (hi - lo) // STEPS)
-            if share > margin_hi:
-                record["k"] = max(lo, k - step)
-            elif share < margin_lo:
-                record["k"] = min(hi, k + step)
+        record["k"] = moved_k(k, (lo, hi), (margin_lo, margin_hi), mass.kept, mass.total)
         self._mass[register] = _Mass()
 
 
@@ -105,6 +100,9 @@ class MapAverages:
         self._smap[span] = entries
         self._gradient[span] = entries
         self._average[span] = 0
+
+    def values(self) -> bytes:
+        return self._average.astype("<u2").tobytes()
 
     def update(self, first: int, block: int, distances: npt.NDArray[np.float64]) -> None:
         """``distances`` are |x - zero point| in traversal order, exact; NaN counts as the greatest."""

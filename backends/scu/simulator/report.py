@@ -42,6 +42,7 @@ class Outcome:
     link_bytes: int  # with headers and padding
     dram_bytes: int  # of memories dram and const, without descriptors
     descriptor_bytes: int
+    averages: bytes  # u16 of each entry of the map
 
     @property
     def total_pj(self) -> float:
@@ -94,6 +95,7 @@ def outcome(
     cycles: tuple[Mapping[str, int], Mapping[str, int]],
     program: UnitProgram,
     target: Target,
+    averages: bytes,
 ) -> Outcome:
     """The outcome of a run; ``cycles`` are busy and stall of every unit."""
     counted, price = count_events(spans, program, target), prices(target)
@@ -114,6 +116,7 @@ def outcome(
         counters.bytes_link,
         sum(counted[name] for name in in_dram),
         len(spans) * DESCRIPTOR_BYTES,
+        averages,
     )
 
 

@@ -62,4 +62,4 @@ def simulate(
     cycles = unit_cycles(spans, program, target) if timing else (none, none)
     write_registers(unit.memories, target, unit.counters, engine.semaphores, cycles)
     outputs = [unit.memories.view(address, size_bytes).tobytes() for address, size_bytes in read]
-    return outcome(spans, unit.counters, outputs, cycles, program, target)
+    return outcome(spans, unit.counters, outputs, cycles, program, target, unit.averages)

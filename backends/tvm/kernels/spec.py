@@ -28,6 +28,7 @@ Index = Literal["uint16", "int32"]
 Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
+WINDOW_ELEMS = 32  # of x that one step of a `SpmvSell` sees: two AVX-512 registers
 
 
 def float_bits(value: float) -> int:
@@ -57,13 +58,13 @@ class MatmulParameters(NamedTuple):
 
 
 class VectorParameters(NamedTuple):
-    """Sizes of `Spmv` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`; units = chunks."""
+    """Sizes of `Spmv`, `SpmvSell` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`; units = chunks."""
 
-    block_rows: int  # ceil(rows / spec.block_rows); `Gemv`: rows
+    block_rows: int  # ceil(rows / spec.block_rows); `SpmvSell`: groups; `Gemv`: rows
     rows: int
-    columns: int  # `Gemv`: length of x; `Spmv`: not read
+    columns: int  # `Gemv`: length of x; others: not read
     chunks: int
-    unit: int  # `Spmv`: elements per step of a column index; `Gemv`: not read, x is contiguous
+    unit: int  # `Spmv`: elements per step of a column index; others: not read, x is contiguous
 
 
 class ShiftParameters(NamedTuple):
@@ -248,6 +249,23 @@ class Spmv:
 
 
 @dataclass(frozen=True)
+class SpmvSell:
+    """`Spmv` in sliced ELLPACK: a step takes at most one non-zero of each of 16 rows, all in a window of 32 columns.
+
+    Rows 16 * g and following are group g. values [steps, 16], 0 where a row has none; cols [steps, 16] of uint8: the
+    place in the window. rows [groups + 1 + steps]: the first step of each group and the end, then the first column of
+    each step's window, which lies inside x: x has at least 32 elements. x is contiguous.
+    """
+
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[VectorParameters]] = VectorParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"spmv_sell_{self.epilogue}"
+
+
+@dataclass(frozen=True)
 class Gemv:
     """y[m] = epilogue(bias[m] + sum_k values[m, k] * x[k]); values [rows, columns] row-major, x [columns]."""
 
@@ -359,6 +377,7 @@ KernelSpec = (
     Spmm
     | Dense
     | Spmv
+    | SpmvSell
     | Gemv
     | Shift
     | Window

@@ -59,7 +59,7 @@ def chain(storage: str) -> RegionCase:
 
 def slices(storage: str) -> RegionCase:
     """So many columns that panels of 32 lanes and more take them in slices."""
-    return region_case(prune(nn.Linear(400, 23), 0.3), [torch.randn(3, 400)], lambda _: storage)
+    return region_case(prune(nn.Linear(600, 23), 0.3), [torch.randn(3, 600)], lambda _: storage)
 
 
 CASES: dict[str, Callable[[], RegionCase]] = {

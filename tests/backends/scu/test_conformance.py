@@ -31,7 +31,7 @@ from sparsecc.diagnostics import CompileError
 ROOT = Path(__file__).parents[3] / "docs" / "conformance"
 VECTORS = sorted(path.parent for path in ROOT.glob("run/*/vector.json"))
 REFUSED: list[dict[str, str]] = json.loads((ROOT / "refuse" / "refused.json").read_text())
-MOST_BYTES = 300 * 1024
+MOST_BYTES = 320 * 1024
 """What the folder may grow to: an implementer clones it."""
 
 

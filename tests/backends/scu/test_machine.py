@@ -68,6 +68,13 @@ def test_complete_user_file(tmp_path: Path) -> None:
     assert load_target(user_file(tmp_path, text)) == scu_v1()
 
 
+def test_binary_user_file(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CompileError, match=r"SCC089.*my\.toml is no text, so no TOML"):
+        load_target(path)
+
+
 SOME_CODECS = "expected some of raw, bitmask, index, run, huffman, in this order"
 HEAD = 'extends = "scu-v1"\nname = "x"\n'
 

@@ -36,6 +36,7 @@ from sparsecc.backends.tvm.kernels.spec import (
     Shift,
     Spmm,
     Spmv,
+    SpmvSell,
     StoreTokens,
     VectorNorm,
     Window,
@@ -62,6 +63,7 @@ SPMV = [
     *(Spmv(*block) for block in ((1, 1), (4, 1), (16, 1), (4, 4), (2, 3))),
     *(Spmv(1, 1, "int32", epilogue) for epilogue in EPILOGUES),
 ]
+SELL = [SpmvSell(epilogue) for epilogue in EPILOGUES]
 GEMV = [Gemv(epilogue) for epilogue in EPILOGUES]
 ELEMENTWISE = [Elementwise(epilogue) for epilogue in EPILOGUES]
 OTHERS: list[KernelSpec] = [
@@ -75,7 +77,7 @@ OTHERS: list[KernelSpec] = [
     LoadTokens(),
     StoreTokens(),
 ]
-SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *SPMV, *GEMV, *ELEMENTWISE, *OTHERS]
+SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *SPMV, *SELL, *GEMV, *ELEMENTWISE, *OTHERS]
 
 SENTINEL = np.float32(-1.2345e30)
 PAGE = mmap.PAGESIZE

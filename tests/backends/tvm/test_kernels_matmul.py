@@ -10,6 +10,7 @@ import pytest
 from kernel_calls import (
     DENSE,
     GEMV,
+    SELL,
     SLICED,
     SPMM,
     SPMV,
@@ -24,7 +25,17 @@ from kernel_calls import (
 )
 
 from sparsecc.backends.tvm.codegen import MACHINES
-from sparsecc.backends.tvm.kernels.spec import Dense, Gemv, Isa, MatmulParameters, Spmm, Spmv, VectorParameters
+from sparsecc.backends.tvm.kernels.spec import (
+    WINDOW_ELEMS,
+    Dense,
+    Gemv,
+    Isa,
+    MatmulParameters,
+    Spmm,
+    Spmv,
+    SpmvSell,
+    VectorParameters,
+)
 from sparsecc.backends.tvm.kernels.spmm import register_tile
 
 SHAPES = [(1, 1, 1.0), (7, 9, 0.5), (8, 8, 0.0), (9, 33, 0.1), (31, 32, 1.0), (33, 127, 0.3)]
@@ -156,6 +167,47 @@ def test_matrix_times_vector(spec: Spmv | Gemv, isa: Isa, placement: Placement) 
                 values=guarded(weight.values if isinstance(spec, Spmv) else weight.dense, placement),
                 bias=guarded(bias),
             )
+            y, parts = (guarded(np.zeros_like(z), placement) for _ in range(2))
+            run(y=y)
+            run(y=parts, splits=split_points(chunks))
+            close(y, expected)
+            np.testing.assert_array_equal(parts, y)
+            assert_untouched(y, placement)
+
+
+def sell(weight: Packed) -> Packed:
+    """Groups of 16 rows, every row in windows of its own choice: the kernel must not care which."""
+    m, k = weight.dense.shape
+    starts, windows, places, values = [0], list[int](), list[Array](), list[Array]()
+    for group in np.split(weight.dense.copy(), range(16, m, 16)):
+        for window in sorted({min(c // 8 * 8, k - WINDOW_ELEMS) for c in np.nonzero(group)[1]}):
+            rest = group[:, window : window + WINDOW_ELEMS]
+            while rest.any():
+                place = (rest != 0).argmax(1)
+                rows = np.arange(len(rest))
+                windows.append(window)
+                places.append(np.pad(place, (0, 16 - len(rest))))
+                values.append(np.pad(rest[rows, place], (0, 16 - len(rest))))
+                rest[rows, place] = 0
+        starts.append(len(windows))
+    rows = np.array([*starts, *windows], np.int32)
+    cols, packed = (np.concatenate([np.zeros(0), *arrays]) for arrays in (places, values))
+    return Packed(weight.dense, rows, cols.astype(np.uint8), packed.astype(np.float32))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("spec", SELL, ids=lambda spec: spec.symbol)
+def test_sell_matrix_times_vector(spec: SpmvSell, isa: Isa, placement: Placement) -> None:
+    for m, k, density in [(1, 32, 1.0), (7, 33, 0.5), (16, 40, 0.0), (31, 127, 0.1), (33, 127, 1.0), (127, 64, 0.02)]:
+        weight = pack(m, k, (1, 1), density)
+        x, z, bias = uniform(k), uniform(m, seed=1), uniform(m, seed=2)
+        expected = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x + bias, z)
+        rows, cols, values = (guarded(a) for a in sell(weight)[1:])
+        groups = -(-m // 16)
+        for chunks in {1, groups}:
+            p = VectorParameters(groups, m, k, chunks, 1)
+            inputs = {"x": guarded(x, placement), "z": guarded(z, placement), "bias": guarded(bias, placement)}
+            run = partial(call, spec, isa, p, chunks, **inputs, rows=rows, cols=cols, values=values)
             y, parts = (guarded(np.zeros_like(z), placement) for _ in range(2))
             run(y=y)
             run(y=parts, splits=split_points(chunks))

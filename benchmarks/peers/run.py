@@ -1,0 +1,217 @@
+"""sparsecc beside onnxruntime dense, OpenVINO and DeepSparse, in turn: one JSON, and one table on stdout.
+
+    python benchmarks/peers/run.py -o peers.json
+    python benchmarks/peers/run.py -o small.json --networks resnet56 --sparsities 0.9 --threads 1 --runs 20
+
+Every case compiles one network at one sparsity, pattern and size, and starts one process per runtime on the first N
+cores: sparsecc and onnxruntime in this environment, each peer in a virtual environment of its own, which is made on the
+first run and kept. Each gets one untimed and one timed inference per round. A peer that cannot be installed, or cannot
+run a network, is reported. The JSON is written after every case. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from environments import PEERS, Missing, default_folder, environment
+from networks import NETWORKS, Network, build, count_flops, export_dense
+from peak import peak_flops
+from race import Failed, Race, Times, Worker, race
+from table import table
+
+import sparsecc
+from sparsecc.artifact import KERNELS, MODEL
+from sparsecc.machine import cpu_name
+
+OURS, DENSE = "sparsecc", "onnxruntime"
+MOST_ERROR = 1e-3
+"""Of an output's greatest magnitude, against torch in float32: beyond it a runtime computes something else."""
+PEAK_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Size:
+    batch: int
+    length: int | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """``limit_ms``: all FLOPs but products with zeros, at the measured peak. ``failed``: reasons by runtime."""
+
+    network: str
+    title: str
+    sparsity: float
+    pattern: str
+    batch: int
+    length: int | None
+    threads: int
+    nonzero_flops: int
+    rest_flops: int
+    limit_ms: float
+    compile_s: float
+    kernels: bool
+    times: Mapping[str, Times]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The files of one network for all runtimes, in one folder."""
+
+    folder: Path
+    kernels: bool
+    compile_s: float
+    nonzero_flops: int
+    rest_flops: int
+
+    def job(self, runtime: str, threads: int) -> dict[str, object]:
+        ours = runtime == OURS
+        job: dict[str, object] = {
+            "runtime": runtime,
+            "model": str(self.folder / ("m.sparsecc/" + MODEL if ours else "dense.onnx")),
+            "inputs": str(self.folder / ("ours.npz" if ours else "inputs.npz")),
+            "expected": str(self.folder / "expected.npz"),
+            "threads": threads,
+        }
+        return job | ({"kernels": str(self.folder / "m.sparsecc" / KERNELS)} if ours and self.kernels else {})
+
+
+def prepare(network: Network, sparsity: float, pattern: str, size: Size, folder: Path, cache: Path | None) -> Compiled:
+    """Compile for sparsecc, export for the peers, and keep inputs and torch's outputs.
+
+    Raises: CompileError.
+    """
+    model, inputs = build(network, sparsity, pattern), network.inputs(size.batch, size.length)
+    start = time.perf_counter()
+    artifact = sparsecc.compile(model, tuple(inputs.values()), tuning_cache=cache).save(folder / "m.sparsecc")
+    compile_s = time.perf_counter() - start
+    with torch.no_grad():
+        expected = model(*inputs.values())
+    arrays = {name: x.numpy() for name, x in inputs.items()}
+    names = [value.name for value in artifact.manifest.inputs]
+    np.savez(folder / "inputs.npz", **arrays)
+    np.savez(folder / "ours.npz", **dict(zip(names, arrays.values(), strict=True)))
+    np.savez(folder / "expected.npz", output=expected.numpy())
+    export_dense(model, inputs, folder / "dense.onnx")
+    flops = count_flops(model, inputs)
+    return Compiled(folder, KERNELS in artifact.manifest.files, compile_s, flops.nonzero, flops.rest)
+
+
+def cases(options: argparse.Namespace, pythons: Mapping[str, str], peaks: Mapping[int, float]) -> Iterator[Case]:
+    """Measure one case after the other; what fails is told in the case."""
+    for key in options.networks:
+        network = NETWORKS[key]
+        lengths = [None] if network.length is None else options.length or [network.length]
+        for what in itertools.product(options.sparsities, options.patterns, options.batch, lengths):
+            sparsity, pattern, size = what[0], what[1], Size(what[2], what[3])
+            if sparsity == 0 and pattern != options.patterns[0]:
+                continue  # nothing is pruned: all patterns are the same
+            place = (key, network.title, sparsity, pattern, size.batch, size.length)
+            with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
+                try:
+                    compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache)
+                except sparsecc.CompileError as error:
+                    for threads in options.threads:
+                        yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
+                    continue
+                for threads in options.threads:
+                    flops = compiled.nonzero_flops + compiled.rest_flops
+                    found = _race(compiled, pythons, threads, options.runs)
+                    yield Case(
+                        *place,
+                        threads,
+                        compiled.nonzero_flops,
+                        compiled.rest_flops,
+                        1e3 * flops / peaks[threads],
+                        compiled.compile_s,
+                        compiled.kernels,
+                        found.times,
+                        found.failed,
+                    )
+
+
+def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int) -> Race:
+    workers = {runtime: Worker(python, compiled.job(runtime, threads)) for runtime, python in pythons.items()}
+    try:
+        return race(workers, OURS, runs, MOST_ERROR)
+    except Failed as failure:
+        return Race({}, {OURS: str(failure)})
+
+
+def pythons_of(peers: Sequence[str], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The Python of every runtime; and why a peer is missing."""
+    found = {name: _python_or_reason(name, folder) for name in peers}
+    missing = {name: str(reason) for name, reason in found.items() if isinstance(reason, Missing)}
+    pythons = {name: python for name, python in found.items() if isinstance(python, str)}
+    return {OURS: sys.executable, DENSE: sys.executable, **pythons}, missing
+
+
+def _python_or_reason(peer: str, folder: Path) -> str | Missing:
+    try:
+        return environment(PEERS[peer], folder)
+    except Missing as reason:
+        return reason
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    pythons, missing = pythons_of(options.peers, options.venvs)
+    for name, reason in missing.items():
+        print(f"{name} is missing: {reason}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
+        peaks = {threads: peak_flops(threads, PEAK_RUNS, Path(folder)) for threads in options.threads}
+    report: dict[str, object] = {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": {"sparsecc": sparsecc.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "runs": options.runs,
+        "peak_gflops": {str(threads): flops / 1e9 for threads, flops in peaks.items()},
+        "missing": missing,
+    }
+    done = list[dict[str, object]]()
+    for case in cases(options, pythons, peaks):
+        done.append(dataclasses.asdict(case))
+        options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
+        what = f"{case.title}, {case.sparsity:.0%} {case.pattern}, {case.threads} threads"
+        print(f"{what}: {', '.join(f'{n} {t.median_ms:.2f} ms' for n, t in case.times.items())}", file=sys.stderr)
+    print(table({**report, "cases": done}))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    usual = [name for name in NETWORKS if name != "linear"]
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=usual)
+    parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
+    parser.add_argument("--patterns", nargs="+", default=["unstructured", "4x1", "16x1"], help="or any ROWSxCOLUMNS")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1])
+    parser.add_argument("--length", nargs="+", type=int, help="tokens, of networks that take them (128)")
+    parser.add_argument("--runs", type=int, default=200, help="rounds; every runtime is timed once in each")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--venvs", type=Path, default=default_folder(), help="where the peers are installed")
+    parser.add_argument("--tuning-cache", type=Path, help="file of measured kernels (the user's)")
+    options = parser.parse_args(arguments)
+    if max(options.threads) > len(os.sched_getaffinity(0)):
+        parser.error(f"--threads {max(options.threads)}: there are {len(os.sched_getaffinity(0))} cores")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The report of run.py as Markdown: a row per case, and the geometric mean of every runtime's ratios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+OURS = "sparsecc"
+Case = Mapping[str, Any]
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Median ms per runtime and, in brackets, its time over sparsecc's: above 1, sparsecc is faster."""
+    cases: Sequence[Case] = report["cases"]
+    named = [*dict.fromkeys(name for case in cases for name in case["times"]), *report["missing"]]
+    others = [name for name in named if name != OURS]
+    head = ["network", "zeros", "size", "threads", "sparsecc ms", *(f"{name} ms" for name in others), "limit ms"]
+    lines = [
+        f"{report['cpu']}, {report['date']}, {report['runs']} rounds; in brackets: times slower than sparsecc, median "
+        "of rounds / of the fastest calls. Limit: FLOPs without zeros at the measured peak, "
+        + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in report["peak_gflops"].items())
+        + " thread(s).",
+        "",
+        _row(head),
+        _row(["---"] * len(head)),
+        *(_row(_cells(case, others, report["missing"])) for case in cases),
+        "",
+        *_means(cases, others),
+        *(f"- {name} is missing: {reason}" for name, reason in report["missing"].items()),
+        *_failures(cases),
+    ]
+    return "\n".join(lines)
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def size_of(case: Case) -> str:
+    return f"batch {case['batch']}" + (f", {case['length']} tokens" if case["length"] else "")
+
+
+def _cells(case: Case, others: Sequence[str], missing: Mapping[str, str]) -> Iterator[str]:
+    times = case["times"]
+    kind = "" if case["pattern"] == "unstructured" else f" {case['pattern']}"
+    yield from (case["title"], f"{case['sparsity']:.0%}{kind}", size_of(case), str(case["threads"]))
+    yield f"{times[OURS]['median_ms']:.2f}" if OURS in times else "failed"
+    for name in others:
+        if name in times:
+            t = times[name]
+            yield f"{t['median_ms']:.2f} ({t['ratio_median']:.2f}x / {t['ratio_min']:.2f}x)"
+        else:
+            yield "missing" if name in missing else "failed"
+    yield f"{case['limit_ms']:.2f}"
+
+
+def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
+    for name in others:
+        for threads in dict.fromkeys(case["threads"] for case in cases):
+            ran = [c for c in cases if c["threads"] == threads and name in c["times"]]
+            if ran:
+                ratios = [case["times"][name]["ratio_median"] for case in ran]
+                least = min(ran, key=lambda case: case["times"][name]["ratio_median"])
+                yield (
+                    f"- against {name} on {threads} thread(s): {geometric_mean(ratios):.2f}x, geometric mean of "
+                    f"{len(ratios)}; the least {min(ratios):.2f}x ({least['title']}, {least['sparsity']:.0%} "
+                    f"{least['pattern']}, {size_of(least)})"
+                )
+
+
+def _failures(cases: Sequence[Case]) -> Iterator[str]:
+    for case in cases:
+        for name, reason in case["failed"].items():
+            where = f"{case['title']}, {case['sparsity']:.0%} {case['pattern']}, {size_of(case)}"
+            yield f"- {name} failed on {where}, {case['threads']} thread(s): {reason}"
+
+
+def _row(cells: Sequence[str] | Iterator[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,125 @@
+"""Contracts whose k moves: their range, and the margins of the key mass within which it stays where it is.
+
+The settled share is where k starts and its most, so that what was settled for bytes holds in the worst case. k moves
+down on inputs of which it keeps more of the key mass than calibration data made usual, and back up when it keeps less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from sparsecc import reference
+from sparsecc.diagnostics import CompileError
+from sparsecc.program import Program
+from sparsecc.progress import track
+
+from .calibration import Calibration, split
+from .contract import MAX_MARGIN, Contract
+from .joint import Joint
+from .keys import Array, make_keys
+from .maps import SensitivityMap
+from .measures import Loss
+from .procedure import Options
+from .replay import Replay
+from .settled import Settlement
+from .topk import WHOLE, first_k
+
+SPREAD = 1.0
+"""Standard deviations between the mean and a margin: an assumption, nothing was tuned."""
+
+
+def verify_period(period: int, *, calibrated: bool) -> None:
+    """Raises: CompileError SCC123 for a k that should move without calibration data."""
+    if period and not calibrated:
+        raise CompileError.of(
+            "SCC123",
+            f"--period {period} moves k by how much of the key mass a contract usually keeps, which calibration data "
+            "tell, and there are none",
+            help="add --calibration calib.npz, samples under the names of the inputs; or leave out --period",
+        )
+
+
+def settle_moving(
+    program: Program, settlement: Settlement, calibration: Calibration, period: int, drop: float | None = None
+) -> Settlement:
+    """The settlement with a k that moves every ``period`` tiles, wherever a sample has more whole tiles than that.
+
+    k falls to half of the settled share, or to what the receiver needs. ``settled`` is measured again, on the same
+    held-out samples; ``drop`` is the greatest loss of quality allowed there.
+
+    Raises: CompileError (SCC059 the loss is greater than ``drop``; SCC123 nothing can move).
+    """
+    options = Options()
+    fitting, checking = split(calibration, options.held_out, options.seed)
+    sizes = reference.shapes(program)
+    count = {c.edge: int(sizes[c.edge][c.axis :].numel()) // c.tile_elems for c in settlement.contracts}
+    lowest = {record.edge: record.lo_q16 for record in settlement.log}
+    moving = {c.edge: c for c in settlement.contracts if count[c.edge] > period and c.share_q16 < WHOLE}
+    if not moving:
+        raise CompileError.of(
+            "SCC123",
+            f"--period {period} could never move a k: no edge with a contract has more than "
+            f"{max(count.values(), default=0)} whole tiles in a sample",
+            help="give a smaller --period, or a target file with shorter tiles (selector.tile_elems)",
+        )
+    contracts = {c.edge: c for c in settlement.contracts}
+    shares = kept_shares(program, fitting, moving, contracts, settlement.maps, period)
+    for edge, contract in moving.items():
+        lo, hi = margins(shares[edge])
+        share_lo = min(contract.share_q16, max(contract.share_q16 // 2, lowest[edge]))
+        contracts[edge] = replace(contract, share_lo_q16=share_lo, period=period, margin_lo_q16=lo, margin_hi_q16=hi)
+    joint = Joint(program, checking, cast(Loss, settlement.loss), settlement.maps, contracts)
+    reached = joint.under(contracts)
+    if drop is not None and joint.dense.value - reached.value > drop:
+        raise CompileError.of(
+            "SCC059",
+            f"with --period {period}, k falls so far that held-out data lose "
+            f"{joint.dense.value - reached.value:.4f} of {joint.dense.value:.4f}, more than the {drop:.4f} allowed",
+            help="allow a greater drop, or leave out --period",
+        )
+    return replace(settlement, contracts=tuple(contracts.values()), settled=reached)
+
+
+def kept_shares(
+    program: Program,
+    samples: Calibration,
+    moving: Iterable[str],
+    contracts: Mapping[str, Contract],
+    maps: Mapping[str, SensitivityMap],
+    period: int,
+) -> dict[str, Array]:
+    """Per edge the shares of the key mass, in 1/65536, that whole periods of tiles keep under settled contracts."""
+    found = {edge: list[Array]() for edge in moving}
+    for batch in track("measure-margins", samples.batches()):
+        replay = Replay(program, contracts, maps)
+        with torch.no_grad():
+            replay.run(*batch.inputs)
+        for edge, shares in found.items():
+            shares.append(_shares(replay.produced[edge].numpy(), contracts[edge], maps[edge], period))
+    return {edge: np.concatenate(shares) for edge, shares in found.items()}
+
+
+def margins(shares: Array) -> tuple[int, int]:
+    """The mean of shares in 1/65536, less and plus SPREAD standard deviations."""
+    if not len(shares):
+        return 0, MAX_MARGIN
+    mean, deviation = float(shares.mean()), SPREAD * float(shares.std())
+    lo, hi = (min(MAX_MARGIN, max(0, round(end))) for end in (mean - deviation, mean + deviation))
+    return lo, hi
+
+
+def _shares(x: Array, contract: Contract, measured: SensitivityMap, period: int) -> Array:
+    ordered = np.moveaxis(x, contract.axis, -1) if contract.order == "channels-last" else x
+    flat = ordered.reshape(int(np.prod(ordered.shape[: contract.axis])), -1)
+    keys = make_keys(flat, measured.gradient, contract.map_block, contract.key)
+    periods = keys.shape[1] // contract.tile_elems // period
+    tiled = keys[:, : periods * period * contract.tile_elems].reshape(-1, period, contract.tile_elems)
+    kept = tiled.sum(axis=(1, 2), where=first_k(tiled, contract.k(contract.tile_elems)), dtype=np.int64)
+    total = tiled.sum(axis=(1, 2), dtype=np.int64)
+    shares: Array = WHOLE * kept[total > 0] // total[total > 0]
+    return shares

@@ -1,0 +1,76 @@
+"""The comparison as a whole, on a network of two layers, with the two runtimes that are always here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import run
+import torch
+from networks import NETWORKS, Flops, Network, build, count_flops, export_dense, noise
+from torch import nn
+
+TINY = Network(
+    "tiny",
+    lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 32)
+    ),
+    lambda batch, _: {"x": noise(batch, 3, 8, 8)},
+)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "4x1", "16x1"])
+def test_the_first_convolution_stays_dense(pattern: str) -> None:
+    model = build(TINY, 0.75, pattern)
+    first, last = (m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    assert first.count_nonzero() == first.numel()
+    assert last.count_nonzero() == last.numel() // 4
+
+
+def test_flops_count_no_zeros() -> None:
+    model = build(TINY, 0.75, "unstructured")
+    assert count_flops(model, TINY.inputs(2, None)) == Flops(2 * 2 * 8 * 36 * 32 // 4, 2 * 2 * 36 * 8 * 27)
+
+
+def test_peers_get_the_same_function(tmp_path: Path) -> None:
+    model, inputs = build(TINY, 0.9, "unstructured"), TINY.inputs(2, None)
+    with torch.no_grad():
+        expected = model(*inputs.values()).numpy()
+    export_dense(model, inputs, tmp_path / "dense.onnx")
+    session = ort.InferenceSession(str(tmp_path / "dense.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": inputs["x"].numpy()})
+    np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_command_gives_json_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(run, "PEAK_RUNS", 1)
+    output = tmp_path / "peers.json"
+    asked = "--networks tiny --sparsities 0.9 --patterns unstructured --threads 1 --runs 3 --peers"
+    run.main(["-o", str(output), *asked.split(), "--tuning-cache", str(tmp_path / "tuning.json")])
+    report = json.loads(output.read_text())
+    (case,) = report["cases"]
+    assert report["runs"] == 3
+    assert report["peak_gflops"]["1"] > 0
+    assert case["failed"] == {}
+    assert {*case["times"]} == {"sparsecc", "onnxruntime"}
+    for times in case["times"].values():
+        assert 0 < times["min_ms"] <= times["median_ms"]
+        assert times["error"] < 1e-5
+        assert times["memory_bytes"] > 0
+    assert case["times"]["sparsecc"]["ratio_median"] == 1
+    assert case["limit_ms"] == pytest.approx(
+        (case["nonzero_flops"] + case["rest_flops"]) / report["peak_gflops"]["1"] / 1e6
+    )
+    assert "| tiny | 90% | batch 1 | 1 |" in capsys.readouterr().out
+
+
+def test_more_threads_than_cores_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["-o", str(tmp_path / "x.json"), "--threads", "4096"])
+    assert "--threads 4096: there are" in capsys.readouterr().err

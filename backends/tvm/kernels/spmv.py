@@ -29,7 +29,8 @@ INDEPENDENT_SUMS = 4  # hide the latency of a multiply-add (4 cycles on Zen 4 an
 
 def spmv(spec: Spmv) -> Any:
     height, width = spec.block_rows, spec.block_cols
-    blocks = max(1, INDEPENDENT_SUMS // height)  # blocks added at once, each to sums of its own
+    vector = height > 1 and width == 1  # a block is one multiply-add, else one per element
+    blocks = INDEPENDENT_SUMS if vector else max(1, INDEPENDENT_SUMS // height)  # at once, each to sums of its own
 
     def body(a: Arguments, p: VectorParameters) -> None:
         with loop(a.begin, a.end) as chunk, loop(*chunk_of(p, chunk)) as block:
@@ -51,7 +52,7 @@ def spmv(spec: Spmv) -> Any:
     def add_block(a: Arguments, p: VectorParameters, sums: Any, slot: int, q: Expr) -> None:
         for c in range(width):
             x = let(a.x[T.Cast("int32", a.cols[q * width + c]) * p.unit])
-            if height > 1 and width == 1:
+            if vector:
                 weights = a.values.load(q * height, height)
                 sums.store(slot, sums.load(slot, height) + weights * broadcast(x, height), height)
             else:
@@ -61,15 +62,17 @@ def spmv(spec: Spmv) -> Any:
     return function(spec.symbol, VectorParameters, body, spec.index)
 
 
-# Values come from memory as fast as they are asked for early: 3072 x 768 at 90 % zeros between products that evict it
-# take 36 us with and 53 us without on one thread of a Zen 4; 16, 32 and 64 steps ahead are as good.
+# Beyond the second-level cache values must be asked for early. Between products that evict them from it, one thread of a
+# Zen 4, 90 % zeros: 3072 columns to 768 rows took 38 us with and 45 us without, 768 columns to 3072 rows 31 and 32; 64
+# steps ahead were as good, 16 were not. Windows of 64 columns store 1.3 instead of 1.6 values per non-zero, but take
+# longer where all is in that cache (768 x 768 at 80 %: 15 us instead of 11), and are no faster beyond.
 STEPS_AHEAD = 32
 
 
 def spmv_sell(spec: SpmvSell, file: RegisterFile) -> Any:
     """A step permutes its window of x, which is in registers, to the order of its values: no gathers, no reductions."""
     lanes = VECTOR_LANES // file.per_vector
-    halves, in_flight = range(0, VECTOR_LANES, lanes), 2  # steps with sums of their own: hides half of the latency
+    halves, in_flight = range(0, VECTOR_LANES, lanes), 2  # steps with sums of their own
 
     def body(a: Arguments, p: VectorParameters) -> None:
         windows = let(p.block_rows + 1)
@@ -84,6 +87,7 @@ def spmv_sell(spec: SpmvSell, file: RegisterFile) -> Any:
                     step = let(first + pair * in_flight + n)
                     prefetch(a.values, (step + STEPS_AHEAD) * VECTOR_LANES)
                     add_step(a, sums, n, step, windows)
+                prefetch(a.cols, (first + pair * in_flight + 2 * STEPS_AHEAD) * VECTOR_LANES)
             with loop(first + pairs * in_flight, last) as step:
                 add_step(a, sums, 0, step, windows)
             row = let(group * VECTOR_LANES)

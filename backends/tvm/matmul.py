@@ -165,15 +165,14 @@ def _vector(
     work, columns = 2 * matrix.elems, Columns(1)
     index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
     spec: Spmv | SpmvSell | Gemv
+    height, width = matrix.block_rows, matrix.block_cols
     if not matrix.sparse:
-        spec, block_rows = Gemv(epilogue), matrix.rows
-    elif (matrix.block_rows, matrix.block_cols) == (1, 1) and matrix.cols >= WINDOW_ELEMS:
-        spec, block_rows = SpmvSell(epilogue), -(-matrix.rows // VECTOR_LANES)
+        spec = Gemv(epilogue)
+    elif (height, width) == (1, 1) and matrix.cols >= WINDOW_ELEMS:
+        spec, height = SpmvSell(epilogue), VECTOR_LANES
     else:
-        spec, block_rows = (
-            Spmv(matrix.block_rows, matrix.block_cols, index, epilogue),
-            -(-matrix.rows // matrix.block_rows),
-        )
+        spec = Spmv(height, width, index, epilogue)
+    block_rows = -(-matrix.rows // height)
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
     step = Step(name, spec, parameters, chunks, work, work, _touched_bytes(matrix, columns, 1, z), x, y.ref, z)

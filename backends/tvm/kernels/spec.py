@@ -58,7 +58,10 @@ class MatmulParameters(NamedTuple):
 
 
 class VectorParameters(NamedTuple):
-    """Sizes of `Spmv`, `SpmvSell` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`; units = chunks."""
+    """Sizes of `Spmv`, `SpmvSell` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`.
+
+    Units = chunks.
+    """
 
     block_rows: int  # ceil(rows / spec.block_rows); `SpmvSell`: groups; `Gemv`: rows
     rows: int

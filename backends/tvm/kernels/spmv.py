@@ -62,7 +62,7 @@ def spmv(spec: Spmv) -> Any:
     return function(spec.symbol, VectorParameters, body, spec.index)
 
 
-# Beyond the second-level cache values must be asked for early. Between products that evict them from it, one thread of a
+# Beyond the second-level cache values must be asked for early. Between products that evict them, one thread of a
 # Zen 4, 90 % zeros: 3072 columns to 768 rows took 38 us with and 45 us without, 768 columns to 3072 rows 31 and 32; 64
 # steps ahead were as good, 16 were not. Windows of 64 columns store 1.3 instead of 1.6 values per non-zero, but take
 # longer where all is in that cache (768 x 768 at 80 %: 15 us instead of 11), and are no faster beyond.

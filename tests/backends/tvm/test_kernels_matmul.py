@@ -206,8 +206,19 @@ def test_sell_matrix_times_vector(spec: SpmvSell, isa: Isa, placement: Placement
         groups = -(-m // 16)
         for chunks in {1, groups}:
             p = VectorParameters(groups, m, k, chunks, 1)
-            inputs = {"x": guarded(x, placement), "z": guarded(z, placement), "bias": guarded(bias, placement)}
-            run = partial(call, spec, isa, p, chunks, **inputs, rows=rows, cols=cols, values=values)
+            run = partial(
+                call,
+                spec,
+                isa,
+                p,
+                chunks,
+                x=guarded(x, placement),
+                z=guarded(z, placement),
+                bias=guarded(bias, placement),
+                rows=rows,
+                cols=cols,
+                values=values,
+            )
             y, parts = (guarded(np.zeros_like(z), placement) for _ in range(2))
             run(y=y)
             run(y=parts, splits=split_points(chunks))

@@ -8,14 +8,13 @@ from sparsecc.passes.choose_formats import Work
 from sparsecc.program import DENSE_KERNELS, Candidate, Layer, Program
 from sparsecc.reference import shapes
 
-from .kernels.spec import VECTOR_LANES
-
-# One core with 512-bit vectors, float32: an AMD Zen 4. The first three follow the design page on kernels.
+# One core with 512-bit vectors, float32. The first three follow the design page on kernels (AMD Zen 4); the figures for
+# one pixel or token and for memory are assumptions.
 DENSE_FLOPS_PER_US = 100e3  # matrix products of mature libraries, 100-110 GFLOP/s
 BLOCK_FLOPS_PER_US = 110e3  # 4x1 and 16x1 blocks: one load of x serves several rows
 CSR_FLOPS_PER_US = 65e3  # 60-80 GFLOP/s of non-zeros
-CSR_VECTOR_FLOPS_PER_US = 12e3  # one pixel or token: 236,000 non-zeros in 38 us on a Zen 4
-MEMORY_BYTES_PER_US = 60e3  # dense weights of one token: 62 GB/s from the last cache (9 MB), 22 GB/s beyond (67 MB)
+CSR_VECTOR_FLOPS_PER_US = 2e3  # one pixel or token: a non-zero per nanosecond
+MEMORY_BYTES_PER_US = 10e3  # dense weights of one token come from memory
 CALL_US = 3.0  # an operator call of onnxruntime, 2-5 us
 LEAST_US = 0.1  # what even an all-zero layer takes: the bias is written to every output
 
@@ -35,9 +34,9 @@ def predict(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
 
 def microseconds(layer: Layer, kernel: str, read_elems: int, columns: float) -> float:
     if kernel in DENSE_KERNELS:
-        moved = 4 * layer.elems / MEMORY_BYTES_PER_US
+        moved = 4 * layer.elems / MEMORY_BYTES_PER_US if columns < 16 else 0.0
         return max(2 * layer.elems * columns / DENSE_FLOPS_PER_US, moved)
-    if columns <= 1:
+    if columns < 16:
         return max(2 * read_elems / CSR_VECTOR_FLOPS_PER_US, LEAST_US)
     rate = CSR_FLOPS_PER_US if kernel == "csr" else BLOCK_FLOPS_PER_US
-    return max(2 * read_elems * max(columns, VECTOR_LANES) / rate, LEAST_US)
+    return max(2 * read_elems * columns / rate, LEAST_US)

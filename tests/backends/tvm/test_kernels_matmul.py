@@ -185,7 +185,7 @@ def sell(weight: Packed) -> Packed:
             while rest.any():
                 place = (rest != 0).argmax(1)
                 rows = np.arange(len(rest))
-                windows.append(window)
+                windows.append(int(window))
                 places.append(np.pad(place, (0, 16 - len(rest))))
                 values.append(np.pad(rest[rows, place], (0, 16 - len(rest))))
                 rest[rows, place] = 0

@@ -2,11 +2,13 @@
 
     python benchmarks/contracts.py -o benchmarks/contracts.json --plot docs/contracts.svg
     python benchmarks/contracts.py --from benchmarks/contracts.json --plot docs/contracts.svg    # without measuring
+    python benchmarks/contracts.py --only accuracy -o benchmarks/contracts.json    # keeps the other parts
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
-the same share on every edge at the same number of bytes. Traffic: the simulated unit on one sample, for links of 4, 16
-and 64 B/cycle, with half of every edge kept; all three forms of a network are lowered, scheduled and simulated alike.
-Bytes count headers and padding. Absolute energy is good to about 2x: compare ratios.
+the same share on every edge at the same number of bytes; also with means for what is dropped, and with k that moves.
+Traffic: the simulated unit on one sample, for links of 4, 16 and 64 B/cycle, with half of every edge kept; all three
+forms of a network are lowered, scheduled and simulated alike. Bytes count headers and padding. Absolute energy is good
+to about 2x: compare ratios. Fine-tuning (finetune_contracts.py) takes two hours, the rest a quarter of one.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from finetune_contracts import RECIPES, FineTuned, fine_tune
+from finetune_contracts import table as fine_tuning_table
 from plots import plot_traffic
 from torch import nn
 
 import sparsecc
-from sparsecc import api, pipelines, reference
+from sparsecc import api, pipelines
 from sparsecc.backends.scu.figures import figures
 from sparsecc.backends.scu.host import Unit, load_kernels
 from sparsecc.backends.scu.machine import Target, load_target
@@ -33,17 +38,22 @@ from sparsecc.backends.scu.tile_code import TileCode
 from sparsecc.backends.scu.unit import UNIT
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.capture import capture
-from sparsecc.contracts import Budget, Options, Settlement, negotiate
-from sparsecc.contracts.binding import insert_contracts
+from sparsecc.contracts import Budget, Settlement, negotiate
 from sparsecc.contracts.calibration import from_arrays
+from sparsecc.contracts.contract import transmit
+from sparsecc.contracts.fills import settle_means
 from sparsecc.contracts.measures import Estimate, estimate
+from sparsecc.contracts.moving import settle_moving
 from sparsecc.contracts.options import ContractOptions
+from sparsecc.contracts.procedure import Kind
+from sparsecc.contracts.replay import Replay
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
 from sparsecc.plots import verify_drawable
 from sparsecc.program import Program
 
 LINK_BYTES_PER_CYCLE = (4, 16, 64)
 SHARES = (0.5, 0.3)
+PERIOD = 4  # tiles
 SCRATCHPAD_BYTES = {"MiniLM, 32 tokens": 0x80000}
 """Networks that need larger tiles than scu-v1 has."""
 
@@ -57,13 +67,14 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]] = 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """``bytes_share`` of the dense bytes of all edges; estimates are of the 1,000 test images with 95 % intervals."""
+    """``bytes_share`` of the dense bytes of all edges, in the worst case; ``sent_share`` of the values of edges with
+    contracts, and the quality with a 95 % interval: of the 1,000 test images.
+    """
 
+    contracts: str
     bytes_share: float
-    uniform_share: float
-    dense: Estimate
-    uniform: Estimate
-    negotiated: Estimate
+    sent_share: float
+    quality: Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,40 +96,57 @@ def photograph() -> tuple[torch.Tensor]:
 # ---- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def accuracies() -> list[Accuracy]:
+class Counting(Replay):
+    """Transmits with numpy, and counts what is sent of the edges that have contracts."""
+
+    sent = total = 0
+
+    def send(self, edge: str, value: torch.Tensor) -> torch.Tensor:
+        if self.contracts[edge].keeps_everything:
+            return value
+        arrived, sent = transmit(value.numpy(), self.sensitivity[edge].numpy(), self.contracts[edge])
+        self.sent, self.total = self.sent + int(sent.sum()), self.total + sent.size
+        return torch.from_numpy(np.ascontiguousarray(arrived))
+
+
+def accuracies() -> Iterator[Accuracy]:
     program, _ = pipelines.parse(pipelines.TIDY).run(
         capture(resnet_cifar.load_pretrained(20), resnet_cifar.example_inputs(), dynamic={"batch": 0})
     )
     pixels, labels = data.cifar10("train", 256)
     samples = from_arrays(program, {"x": resnet_cifar.images(pixels).numpy(), "labels": labels})
-    block_bytes, options = UNIT.block_bytes(program), Options()
-    dense = accuracy(program)
-    rows = list[Accuracy]()
+
+    def settled(kind: Kind, value: float) -> Settlement:
+        return negotiate(program, samples, Budget(kind, value), UNIT.block_bytes(program))
+
+    yield accuracy(program, "none", settled("keep", 1.0))
     for share in SHARES:
-        settled = negotiate(program, samples, Budget("bytes", share), block_bytes, options=options)
+        negotiated = settled("bytes", share)
         low, high = 0.0, 1.0
         for _ in range(12):  # the greatest uniform share that takes no more bytes
             middle = (low + high) / 2
-            uniform = negotiate(program, samples, Budget("keep", middle), block_bytes, options=options)
-            low, high = (middle, high) if uniform.settled_bytes <= settled.settled_bytes else (low, middle)
-        uniform = negotiate(program, samples, Budget("keep", low), block_bytes, options=options)
-        found = accuracy(under(program, uniform)), accuracy(under(program, settled))
-        rows.append(Accuracy(settled.settled_bytes / settled.dense_bytes, low, dense, *found))
+            fits = settled("keep", middle).settled_bytes <= negotiated.settled_bytes
+            low, high = (middle, high) if fits else (low, middle)
+        forms = {
+            "uniform": settled("keep", low),
+            "negotiated": negotiated,
+            "negotiated, fill mean": settle_means(program, negotiated, samples),
+            f"negotiated, period {PERIOD}": settle_moving(program, negotiated, samples, PERIOD),
+        }
+        for name, settlement in forms.items():
+            yield accuracy(program, name, settlement)
         print(f"ResNet-20 at {share:.0%} of the bytes: done", file=sys.stderr)
-    return rows
 
 
-def under(program: Program, settlement: Settlement) -> Program:
-    bound = program.clone()
-    insert_contracts(bound, {c.edge: c for c in settlement.contracts}, settlement.maps)
-    return bound
-
-
-def accuracy(program: Program) -> Estimate:
+def accuracy(program: Program, name: str, settlement: Settlement) -> Accuracy:
     images, labels = data.cifar10("test", 1000)
-    batches = zip(resnet_cifar.images(images).split(125), np.split(labels, 8), strict=True)
-    right = [reference.run(program, [x])[0].argmax(1) == y for x, y in batches]
-    return estimate(torch.from_numpy(np.concatenate(right)).double())
+    replay = Counting(program, {c.edge: c for c in settlement.contracts}, settlement.maps)
+    right = list[torch.Tensor]()
+    with torch.no_grad():
+        for x, y in zip(resnet_cifar.images(images).split(125), torch.from_numpy(labels).split(125), strict=True):
+            right.append(replay.run(x)[0].argmax(1) == y)
+    sent = replay.sent / replay.total if replay.total else 1.0
+    return Accuracy(name, settlement.settled_bytes / settlement.dense_bytes, sent, estimate(torch.cat(right).double()))
 
 
 # ---- traffic ---------------------------------------------------------------------------------------------------------
@@ -141,6 +169,14 @@ def traffic(name: str, width: int, folder: Path) -> list[Traffic]:
     return [Traffic(name, width, form, *(f[field] for field in fields)) for form, f in found.items()]  # type: ignore[arg-type]
 
 
+def traffics() -> Iterator[Traffic]:
+    for name in NETWORKS:
+        for width in LINK_BYTES_PER_CYCLE:
+            with tempfile.TemporaryDirectory() as folder:
+                yield from traffic(name, width, Path(folder))
+            print(f"{name}, {width} B/cycle: done", file=sys.stderr)
+
+
 def target(name: str, width: int, folder: Path) -> Target:
     text = f'extends = "scu-v1"\nname = "link-{width}"\n[link]\nbytes_per_cycle = {width}\n'
     if name in SCRATCHPAD_BYTES:
@@ -150,17 +186,23 @@ def target(name: str, width: int, folder: Path) -> Target:
     return load_target(path)
 
 
+# ---- fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def fine_tuned() -> Iterator[FineTuned]:
+    for name, recipe in RECIPES.items():
+        yield fine_tune(name, recipe)
+        print(f"{name}, fine-tuning: done", file=sys.stderr)
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def accuracy_table(rows: Sequence[Accuracy]) -> str:
-    def text(e: Estimate) -> str:
-        return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
-
-    lines = ["| bytes of all edges | uniform share | dense | uniform | negotiated |", "|---|---|---|---|---|"]
+    lines = ["| contracts | bytes, at most | values sent | accuracy |", "|---|---|---|---|"]
     for r in rows:
-        values = " | ".join(map(text, (r.dense, r.uniform, r.negotiated)))
-        lines.append(f"| {r.bytes_share:.1%} | {r.uniform_share:.1%} | {values} |")
+        quality = f"{100 * r.quality.value:.1f} ({100 * r.quality.low:.1f} to {100 * r.quality.high:.1f})"
+        lines.append(f"| {r.contracts} | {r.bytes_share:.1%} | {r.sent_share:.1%} | {quality} |")
     return "\n".join(lines)
 
 
@@ -182,51 +224,57 @@ def traffic_table(rows: Sequence[Traffic]) -> str:
     return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    kind: type[Any]
+    measure: Callable[[], Iterable[Any]]
+    table: Callable[[Sequence[Any]], str]
+
+
+PARTS = {
+    "accuracy": Part(Accuracy, accuracies, accuracy_table),
+    "traffic": Part(Traffic, traffics, traffic_table),
+    "fine-tuning": Part(FineTuned, fine_tuned, fine_tuning_table),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, help="write all rows as JSON")
+    parser.add_argument("--only", action="append", choices=[*PARTS], help="measure this part; may be repeated")
+    parser.add_argument("-o", "--output", type=Path, help="write all rows as JSON; parts not measured are kept")
     parser.add_argument("--from", dest="stored", type=Path, help="take rows that -o wrote, measure nothing")
     parser.add_argument("--plot", type=Path, help="draw cycles and energy against the link: .svg, .png or .pdf")
     options = parser.parse_args(arguments)
+    rows = dict[str, list[Any]]()
     try:
         if options.plot:
             verify_drawable(options.plot)  # before minutes of work
-        kept, moved = read(options.stored) if options.stored else measure()
-        if options.output:
-            tree = {"accuracy": [*map(dataclasses.asdict, kept)], "traffic": [*map(dataclasses.asdict, moved)]}
-            options.output.write_text(json.dumps(tree, indent=1) + "\n")
+        stored = options.stored or options.output
+        if stored and stored.exists():
+            rows = read(stored)
+        for part in () if options.stored else options.only or PARTS:
+            rows[part] = []
+            for row in PARTS[part].measure():
+                rows[part].append(row)
+                if options.output:
+                    write(rows, options.output)
         if options.plot:
-            plot_traffic(moved, options.plot)
+            plot_traffic(rows["traffic"], options.plot)
     except sparsecc.CompileError as error:
         sys.exit(str(error))
-    print(f"{accuracy_table(kept)}\n\n{traffic_table(moved)}")
+    print("\n\n".join(PARTS[part].table(rows[part]) for part in rows))
 
 
-def read(path: Path) -> tuple[list[Accuracy], list[Traffic]]:
-    tree = json.loads(path.read_text())
-    estimates = ("dense", "uniform", "negotiated")
-    kept = [Accuracy(**{**row, **{name: Estimate(**row[name]) for name in estimates}}) for row in tree["accuracy"]]
-    return kept, [Traffic(**row) for row in tree["traffic"]]
+def read(path: Path) -> dict[str, list[Any]]:
+    def row(kind: type[Any], fields: dict[str, Any]) -> Any:
+        return kind(**{key: Estimate(**x) if isinstance(x, dict) else x for key, x in fields.items()})
+
+    return {part: [row(PARTS[part].kind, x) for x in found] for part, found in json.loads(path.read_text()).items()}
 
 
-def measure() -> tuple[list[Accuracy], list[Traffic]]:
-    """All rows; networks without their data or weights are left out, and the reason goes to stderr."""
-    torch.set_num_threads(2)
-    moved, kept = list[Traffic](), list[Accuracy]()
-    for name in NETWORKS:
-        for width in LINK_BYTES_PER_CYCLE:
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    moved += traffic(name, width, Path(folder))
-            except sparsecc.CompileError as missing:
-                print(f"{name} is left out: {missing}", file=sys.stderr)
-                break
-            print(f"{name}, {width} B/cycle: done", file=sys.stderr)
-    try:
-        kept = accuracies()
-    except sparsecc.CompileError as missing:
-        print(f"accuracy is left out: {missing}", file=sys.stderr)
-    return kept, moved
+def write(rows: Mapping[str, Sequence[Any]], path: Path) -> None:
+    tree = {part: [dataclasses.asdict(row) for row in found] for part, found in rows.items()}
+    path.write_text(json.dumps(tree, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,19 @@
 """Fine-tune networks under contracts: how many link bytes can they save, and keep what they are good at?
 
-    python benchmarks/finetune_contracts.py lenet5 resnet20 minilm -o benchmarks/finetune_contracts.json
+contracts.py runs this as its part "fine-tuning".
 
 Contracts are settled on a few training samples under a budget of bytes; the network is trained on training samples
 under them; quality is that of test samples it has not seen, before and after. Weights that were zero stay zero. Link
 bytes are worst-case block sizes of the SCU's codecs with headers and padding, against the plain bytes of the dense
-tensors. One thread; the seed is the only thing that differs between the runs of a network.
+tensors.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,11 +47,10 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class FineTuned:
     """``ratio`` is dense over settled link bytes; qualities are of test samples, with 95 % intervals."""
 
     network: str
-    seed: int
     quality: str
     ratio: float
     dense: Estimate
@@ -90,11 +85,11 @@ def sentences(split: str) -> Samples:
 
 
 RECIPES = {
-    "lenet5": Recipe(lenet5.load_pruned, digits, share=0.28, epochs=4, rate=0.02),
-    "resnet20": Recipe(
+    "LeNet-5": Recipe(lenet5.load_pruned, digits, share=0.28, epochs=4, rate=0.02),
+    "ResNet-20": Recipe(
         lambda: resnet_cifar.load_pretrained(20), pictures, share=0.28, epochs=10, rate=0.04, augment=True
     ),
-    "minilm": Recipe(minilm.load, sentences, share=0.8, epochs=1, rate=0.01, labels=False),
+    "MiniLM, 32 tokens": Recipe(minilm.load, sentences, share=0.8, epochs=1, rate=0.01, labels=False),
 }
 
 
@@ -111,12 +106,12 @@ def settle(model: nn.Module, recipe: Recipe, train: Samples) -> Settlement:
     return negotiate(program, calibration, Budget("bytes", recipe.share), UNIT.block_bytes(program))
 
 
-def train(model: nn.Module, dense: nn.Module, samples: Samples, recipe: Recipe, seed: int) -> None:
+def train(model: nn.Module, dense: nn.Module, samples: Samples, recipe: Recipe) -> None:
     """SGD with momentum on the labels and the dense network's outputs (distillation), or on the cosine to the latter.
 
     Batch normalisation learns the statistics that activations have under contracts.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     optimizer = torch.optim.SGD(model.parameters(), recipe.rate, momentum=0.9, weight_decay=1e-4, nesterov=True)
     masks = [(p, p.detach() != 0) for p in model.parameters() if p.dim() > 1]
     steps = len(samples[0]) // BATCH
@@ -168,7 +163,7 @@ def quality(model: nn.Module, dense: nn.Module, samples: Samples, recipe: Recipe
     return estimate(torch.cat(found).double())
 
 
-def measure(name: str, recipe: Recipe, seed: int) -> Row:
+def fine_tune(name: str, recipe: Recipe) -> FineTuned:
     start = time.perf_counter()
     model = recipe.load().eval().to(memory_format=torch.channels_last)  # trains a tenth faster
     known, unknown = recipe.samples("train"), recipe.samples("test")
@@ -176,10 +171,9 @@ def measure(name: str, recipe: Recipe, seed: int) -> Row:
     settlement = settle(model, recipe, known)
     contracted = apply(model, settlement.contracts, settlement.maps)
     before, settled = (quality(m, dense, unknown, recipe) for m in (dense, contracted))
-    train(contracted, dense, known, recipe, seed)
-    return Row(
+    train(contracted, dense, known, recipe)
+    return FineTuned(
         name,
-        seed,
         "accuracy" if recipe.labels else "cosine",
         settlement.dense_bytes / settlement.settled_bytes,
         before,
@@ -191,41 +185,16 @@ def measure(name: str, recipe: Recipe, seed: int) -> Row:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[FineTuned]) -> str:
     def text(e: Estimate) -> str:
-        return f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
+        return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
 
     lines = [
-        "| network | seed | fewer link bytes | quality | dense | settled | trained |",
+        "| network | fewer link bytes | quality | dense | settled | fine-tuned | samples x epochs |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         values = " | ".join(map(text, (r.dense, r.settled, r.trained)))
-        lines.append(f"| {r.network} | {r.seed} | {r.ratio:.2f}x | {r.quality} | {values} |")
+        work = f"{r.training_samples} x {r.epochs}"
+        lines.append(f"| {r.network} | {r.ratio:.2f}x | {r.quality} | {values} | {work} |")
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", choices=list(RECIPES))
-    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file; rows of other runs are kept")
-    parser.add_argument("--share", type=float, help="link bytes allowed, as a share of the dense ones")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--rate", type=float, help="learning rate at the start")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    stored = json.loads(options.output.read_text()) if options.output.exists() else []
-    rows = list[Row]()
-    for name in options.networks:
-        asked = {key: value for key in ("share", "epochs", "rate") if (value := getattr(options, key)) is not None}
-        for seed in options.seeds:
-            rows.append(measure(name, dataclasses.replace(RECIPES[name], **asked), seed))
-            print(f"{name}, seed {seed}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
-            tree = stored + [dataclasses.asdict(r) for r in rows]
-            options.output.write_text(json.dumps(tree, indent=1) + "\n")
-    print(table(rows))
-
-
-if __name__ == "__main__":
-    main()

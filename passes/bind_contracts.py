@@ -10,7 +10,7 @@ from typing import cast
 from sparsecc.contracts import WHOLE, load_contracts
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
-from sparsecc.contracts.fills import verify_fill, verify_update
+from sparsecc.contracts.fills import settle_means, verify_fill, verify_update
 from sparsecc.contracts.given import given, uniform
 from sparsecc.contracts.moving import settle_moving, verify_period
 from sparsecc.contracts.options import ContractOptions
@@ -53,8 +53,8 @@ def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
     """What every edge sends: as it was given, the same everywhere, or negotiated on calibration data.
 
     Raises: CompileError (SCC116 nothing to negotiate on; SCC121 given contracts that the unit cannot carry out; SCC123,
-    SCC124 options that need calibration data; as ``given``, ``uniform``, ``load_contracts``, ``negotiate`` and
-    ``settle_moving``).
+    SCC124 options that need calibration data; as ``given``, ``uniform``, ``load_contracts``, ``negotiate``,
+    ``settle_means`` and ``settle_moving``).
     """
     if options.settled is not None:
         contracts, maps = load_contracts(options.settled) if isinstance(options.settled, Path) else options.settled
@@ -86,12 +86,14 @@ def _negotiated(
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
     tile_elems = unit.tile_elems(program)
-    measured = Options(form=options.form, block=options.map_block, tile_elems=tile_elems, fill=options.fill)
+    measured = Options(form=options.form, block=options.map_block, tile_elems=tile_elems)
     names = [edge.name for edge in edges(assign_stages(program.graph))]
     limits = dict.fromkeys(names, unit.limits(program))
     costs = unit.block_bytes(program), limits, unit.block_cycles(program)
     settlement = negotiate(program, calibration, budget, *costs, options=measured)
-    if not options.period:
-        return settlement
     drop = budget.value if budget.kind == "accuracy" else None
-    return settle_moving(program, settlement, calibration, options.period, drop)
+    if options.fill == "mean":
+        settlement = settle_means(program, settlement, calibration, drop)
+    if options.period:
+        settlement = settle_moving(program, settlement, calibration, options.period, drop)
+    return settlement

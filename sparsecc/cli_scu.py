@@ -6,7 +6,7 @@ Commands import what they need when they run, as those of cli.py do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,7 +29,12 @@ ShowContracts = Annotated[
     bool, typer.Option("--contracts", help="Only what was negotiated on every edge (--target scu).")
 ]
 ShowSchedule = Annotated[bool, typer.Option("--schedule", help="Only how the DMA is scheduled (--target scu).")]
-ShowCode = Annotated[bool, typer.Option("--disasm", help="Only the program as assembly (--target scu).")]
+ShowCode = Annotated[
+    bool,
+    typer.Option(
+        "--disasm", help="Only the program as assembly, without the bytes of constants and maps (--target scu)."
+    ),
+]
 
 
 def chosen_part(**asked: bool) -> Part | None:
@@ -51,7 +56,8 @@ def inspect_part(artifact: Artifact, part: Part, *, quiet: bool, as_json: bool) 
 
     program, target = read_program(artifact)
     if part == "disasm":
-        text = disassemble(program, target)
+        data = f"# {len(program.constants)} B of .const and {len(program.smap)} B of .smap: see `sparsecc scu disasm`\n"
+        text = data + disassemble(replace(program, constants=b"", smap=b""), target)
         if as_json:
             show({"program": str(artifact.path / PROGRAM), "lines": text.splitlines()}, lambda: text, as_json)
         elif not quiet:
@@ -200,7 +206,7 @@ def disasm(
 
 @app.command()
 def verify(program: ProgramPath, target_file: Machine = None, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Prove that a program ends, races nowhere and asks nothing impossible; exit status 1 if there are findings.
+    """Prove that a program ends, races nowhere and asks nothing impossible; exit status 2 if there are findings.
 
     A file that is damaged or no program at all is refused.
     """
@@ -218,7 +224,7 @@ def verify(program: ProgramPath, target_file: Machine = None, quiet: Quiet = Fal
     elif not quiet:
         print("\n".join(lines))
     if findings:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def _findings(data: bytes, target: Target, name: str) -> Sequence[Diagnostic]:

@@ -207,7 +207,7 @@ CODES: dict[str, Code] = {
         "no contract suits an edge",
         "What the receiver of an edge needs at least, in elements, is more than a buffer, the link or the time allowed "
         "can take.",
-        "Raise the limit that the error names, or let the receiver need less.",
+        "Raise the limit that the error names in a target file (--target-file).",
     ),
     "SCC049": Code(
         "contracts of another network",
@@ -231,7 +231,7 @@ CODES: dict[str, Code] = {
         "budget that cannot be met",
         "Even the cheapest contracts that all receivers accept cost more than the budget, or even the dearest lose "
         "more than the drop allowed.",
-        "Give the budget the error names, or more.",
+        "Give the budget that the error names, or more; or a budget of another kind.",
     ),
     # 060-069: the artifact
     "SCC060": Code(
@@ -435,9 +435,9 @@ CODES: dict[str, Code] = {
         _BUG + " A program written by hand needs a release for every acquire, and one acquiring queue per semaphore.",
     ),
     "SCC106": Code(
-        "race between descriptors",
-        "Two descriptors touch the same bytes, one of them writes, and neither queue nor semaphore says which is "
-        "first. Buffers that overlap while both are alive look like this.",
+        "reader that does not wait for its writer",
+        "A descriptor reads bytes that one before it in the program writes, and neither queue nor semaphore says that "
+        "the write comes first: a semaphore is missing.",
         _BUG + " In a program written by hand, let the second acquire what the first releases.",
     ),
     "SCC107": Code(
@@ -547,6 +547,14 @@ CODES: dict[str, Code] = {
         "`bench --profile` times the kernels of kernels.so one by one. An artifact in which no layer is sparse, or "
         "whose kernels lost against dense, has none; one of an older sparsecc does not let them be timed.",
         "Compile the model again, or use bench without --profile.",
+    ),
+    # 128: what the descriptors of an SCU program do to each other, continued
+    "SCC128": Code(
+        "buffers that overlap",
+        "A descriptor writes bytes that one before it in the program reads or writes, and neither queue nor semaphore "
+        "says that the other is done with them: two tensors have the same place while both are alive.",
+        _BUG + " In a program written by hand, give one of them another place, or let the second acquire what the "
+        "first releases.",
     ),
 }
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli, Result
+from hypothesis import settings
 
 from sparsecc.cli import main
 from sparsecc.manifest import Check, Manifest, Region, Source, Speed, Value, Versions
 from sparsecc.pass_manager import Note, Record
 from sparsecc.program import Candidate, Layer
+
+settings.register_profile("sparsecc", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("sparsecc")
 
 
 @pytest.fixture

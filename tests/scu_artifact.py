@@ -47,8 +47,6 @@ CODE = (
 UNIT_PROGRAM = UnitProgram(
     CODE, meta={"inputs": [port("x", M["dram"])], "outputs": [port("y", OUTPUT)], "edges": ["relu_1"]}
 )
-RACE = UnitProgram((*CODE[:3], replace(CODE[3], acq_ge=0, acq_sem=0), CODE[4]), meta=UNIT_PROGRAM.meta)
-"""The output may be stored before anything has arrived."""
 
 
 def sample(seed: int = 0, count: int = 2) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -82,7 +80,7 @@ def report_tree() -> dict[str, Any]:
         "binding": "receive buffer", "degradation": 0.00125, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES,
     }  # fmt: skip
     log = {
-        "loss": "cross-entropy",
+        "loss": "cross-entropy to the labels",
         "quality": "accuracy",
         "dense": {"value": 0.91, "low": 0.891, "high": 0.926, "samples": 1000},
         "settled": {"value": 0.904, "low": 0.884, "high": 0.921, "samples": 1000},

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import Cli, Result
-from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, RACE, UNIT_PROGRAM, report_tree, sample, scu_artifact
+from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, UNIT_PROGRAM, report_tree, sample, scu_artifact
 
 from sparsecc.artifact import Artifact, golden_npz, write
 from sparsecc.backends.scu import container, host
-from sparsecc.backends.scu.asm import disassemble
+from sparsecc.backends.scu.asm import assemble, disassemble
+from sparsecc.backends.scu.descriptor import Descriptor
 from sparsecc.backends.scu.machine import to_json
+from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Manifest
 from sparsecc.report.text import energy
@@ -306,7 +308,7 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     accuracy = ["91.0%", "->", "90.4%", "(95", "%", "interval", "88.4%", "to", "92.1%)", "on", "1,000", "held-out"]
     assert ["accuracy", *accuracy, "samples"] in lines
     assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
-    assert ["loss", "cross-entropy"] in lines
+    assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]
     assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}
@@ -354,11 +356,15 @@ def sample_feed() -> dict[str, Any]:
     return {"x": sample()[:1]}
 
 
-def test_inspect_disasm(cli: Cli, artifact: Path) -> None:
-    text = disassemble(UNIT_PROGRAM, MACHINE)
-    assert cli("inspect", artifact, "--disasm") == Result(0, text, "")
-    facts = cli("inspect", artifact, "--disasm", "--json").json
-    assert facts == {"program": str(artifact / "scu" / "program.scu"), "lines": text.splitlines()}
+def test_inspect_disasm(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    """The program, without what would fill screens before it; still assembly."""
+    program = replace(UNIT_PROGRAM, constants=bytes(1000), smap=bytes(8))
+    path = scu_artifact(tmp_path / "m", manifest, program=program).path
+    text = "# 1000 B of .const and 8 B of .smap: see `sparsecc scu disasm`\n" + disassemble(UNIT_PROGRAM, MACHINE)
+    assert cli("inspect", path, "--disasm") == Result(0, text, "")
+    facts = cli("inspect", path, "--disasm", "--json").json
+    assert facts == {"program": str(path / "scu" / "program.scu"), "lines": text.splitlines()}
+    assert assemble(text, MACHINE) == UNIT_PROGRAM
 
 
 def test_one_part_at_a_time(cli: Cli, artifact: Path) -> None:
@@ -453,23 +459,72 @@ def test_verify_the_program_of_an_artifact(cli: Cli, artifact: Path) -> None:
     assert cli("scu", "verify", artifact) == Result(0, f"{artifact}: nothing to find fault with, on scu-v1\n", "")
 
 
-def test_verify_finds_a_race(cli: Cli, program: Path) -> None:
-    program.write_bytes(container.write(RACE, MACHINE))
-    result = cli("scu", "verify", program)
-    assert (result.status, result.err) == (1, "")
-    assert any(line.startswith("SCC106  ") for line in result.out.splitlines())
+COPY_IN, SEND, RECV, COPY_OUT, END = UNIT_PROGRAM.code
+SECOND_SAMPLE = replace(COPY_IN, src=COPY_IN.src + 4 * ELEMS, rel_sem=0, rel_add=0)
+"""Fetched while the first is sent."""
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ((COPY_IN, replace(SECOND_SAMPLE, dst=COPY_IN.dst + 4 * ELEMS - 4), SEND, RECV, COPY_OUT, END),
+         "SCC128  descriptor 1 (COPY, queue IN) writes bytes 252 to 255 of tile0, and does not wait until descriptor 2 "
+         "(SEND, queue OUT) has read there: buffers overlap that are alive at once"),
+        ((COPY_IN, SEND, RECV, replace(COPY_OUT, acq_sem=0, acq_ge=0), END),
+         "SCC106  descriptor 3 (COPY, queue OUT) reads bytes 0 to 255 of tile1, and does not wait until descriptor 2 "
+         "(RECV, queue IN) has written there"),
+        ((COPY_IN, replace(SEND, dst_st1=BLOCK_BYTES - 32), RECV, COPY_OUT, END),
+         "SCC104  {program}: descriptor 1 (SEND): reserves 64 B for a block, expected a multiple of 32 from 96 B"),
+    ],
+    ids=["overlapping buffers", "missing semaphore", "payload over its bound"],
+)  # fmt: skip
+def test_verify_finds_a_planted_fault(
+    cli: Cli, program: Path, monkeypatch: pytest.MonkeyPatch, code: tuple[Descriptor, ...], message: str
+) -> None:
+    """A second sample that has its own place is no fault; each of these is, and the only one."""
+    apart = replace(SECOND_SAMPLE, dst=COPY_IN.dst + 4 * ELEMS)
+    plant(program, (COPY_IN, apart, SEND, RECV, COPY_OUT, END), monkeypatch)
+    assert cli("scu", "verify", program).status == 0
+    plant(program, code, monkeypatch)
+    assert cli("scu", "verify", program) == Result(2, message.format(program=program) + "\n", "")
     facts = cli("scu", "verify", program, "--json").json
     assert not facts["ok"]
-    assert [f"{f['code']}  {f['message']}" for f in facts["findings"]] == result.out.splitlines()
+    assert [f"{f['code']}  {f['message']}" for f in facts["findings"]] == [message.format(program=program)]
     assert all(f["help"] for f in facts["findings"])
 
 
-def test_verify_finds_what_the_machine_cannot_do(cli: Cli, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = type(UNIT_PROGRAM)(UNIT_PROGRAM.code[:-1])
+def plant(program: Path, code: tuple[Descriptor, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a program that sparsecc itself would not."""
     with monkeypatch.context() as unchecked:
         unchecked.setattr(container, "_verify", lambda *_: None)
-        program.write_bytes(container.write(wrong, MACHINE))
-    assert cli("scu", "verify", program) == Result(1, f"SCC100  {program}: the program does not end with END\n", "")
+        program.write_bytes(container.write(UnitProgram(code), MACHINE))
+
+
+def test_verify_finds_what_the_machine_cannot_do(cli: Cli, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(program, UNIT_PROGRAM.code[:-1], monkeypatch)
+    assert cli("scu", "verify", program) == Result(2, f"SCC100  {program}: the program does not end with END\n", "")
+
+
+REFUSED = Path(__file__).parents[1] / "docs" / "conformance" / "refuse"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("truncated",
+         "error[SCC090]: {path} is not a readable program: it has 607 B, and its header says 608\n"
+         "  help: copy the file again from where it was made, or compile the model again\n"),
+        ("sha256",
+         "error[SCC093]: {path} was changed after it was written: its SHA-256 does not match\n"
+         "  help: copy the file again from where it was made, or compile the model again\n"),
+        ("major",
+         "error[SCC091]: {path} has format version 2.0; this sparsecc reads version 1\n"
+         "  help: use the sparsecc that wrote it, or compile the model again with this one\n"),
+    ],
+)  # fmt: skip
+def test_verify_refuses_a_damaged_file(cli: Cli, name: str, error: str) -> None:
+    path = REFUSED / f"{name}.scu"
+    assert cli("scu", "verify", path) == Result(2, "", error.format(path=path))
 
 
 def test_verify_refuses_what_is_no_program(cli: Cli, program: Path, tmp_path: Path) -> None:

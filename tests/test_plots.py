@@ -193,7 +193,7 @@ def test_inspect_draws_contracts_with_their_maps(cli: Cli, tmp_path: Path, manif
 
     unsure = Estimate(1.0, 0.5, 1.0, 8)
     maps = {"relu_1": sensitivity([255, 0])}
-    settlement = Settlement((contract("relu_1"),), maps, (), "kl", "agreement", unsure, unsure, maps)
+    settlement = Settlement((contract("relu_1"),), maps, (), "cross-entropy", "agreement", unsure, unsure, maps)
     save_settlement(settlement, artifact.path / "scu" / "contracts")
     assert cli("inspect", artifact.path, "--quiet", "--plot", path) == Result(0, "", "")
     assert pixels(path, MOST_SENSITIVE) > 100

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 SLACK_ELEMS = 64  # in front and behind: kernels read and write whole vectors, at most 4 of 16 lanes, beyond a buffer
 ALIGNMENT_ELEMS = 16  # 64 bytes: one cache line, one AVX-512 vector
+
+FrameShape = tuple[int, int, int]  # channels, height, width
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,27 @@ class Buffer:
 
     def meets(self, other: Buffer) -> bool:
         return self.first_step <= other.last_step and other.first_step <= self.last_step
+
+
+def share_frames(buffers: Sequence[Buffer], frames: Mapping[int, FrameShape]) -> tuple[list[Buffer], list[int]]:
+    """Let frames of one shape take turns in memory that nothing else uses: what surrounds them stays zero.
+
+    Returns the buffers, of which such memory lives from the first step to the last, and for each the number of the one
+    whose memory it takes.
+    """
+    result, slots = list(buffers), list(range(len(buffers)))
+    last_step = max((buffer.last_step for buffer in buffers), default=0)
+    turns: dict[FrameShape, list[int]] = {}  # the frames that came last
+    for number in sorted(frames, key=lambda n: buffers[n].first_step):
+        own = turns.setdefault(frames[number], [])
+        free = next((n for n in own if buffers[n].last_step < buffers[number].first_step), None)
+        if free is None:
+            result[number] = replace(buffers[number], first_step=0, last_step=last_step)
+            own.append(number)
+        else:
+            slots[number], result[number] = slots[free], Buffer(0, 0, 0)
+            own[own.index(free)] = number
+    return result, slots
 
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from .arena import Buffer, place
-from .kernels.spec import VECTOR_LANES, Elementwise, ElementwiseParameters, Epilogue, Window, WindowParameters
+from .arena import Buffer, FrameShape, place, share_frames
+from .kernels.spec import COPIES, VECTOR_LANES, Elementwise, ElementwiseParameters, Epilogue, Window, WindowParameters
 from .plan import NOTHING, ZEROS, Prepare, Ref, Step, Variant
 
 ELEMENTWISE_BLOCK_ELEMS = 2048  # 8 KiB of each operand: stays in the first-level cache
@@ -16,13 +16,17 @@ ELEMENTWISE_BLOCK_ELEMS = 2048  # 8 KiB of each operand: stays in the first-leve
 
 @dataclass(frozen=True)
 class Value:
-    """A matrix [channels][pitch] of one item; the first height * width of every row are real."""
+    """A matrix [channels][pitch] of one item; the first height * width of every row are real.
+
+    In a frame, ``ref`` is the first pixel of the middle copy, and ``copy_pitch`` the elements between two copies.
+    """
 
     ref: Ref
     channels: int
     height: int
     width: int
     pitch: int
+    copy_pitch: int = 0
 
     @property
     def lanes(self) -> int:
@@ -35,12 +39,20 @@ class Value:
     @property
     def whole_vectors(self) -> bool:
         """Whether kernels that read whole vectors stay inside."""
-        return self.pitch % VECTOR_LANES == 0
+        return self.pitch >= vectors(self.lanes) * VECTOR_LANES
+
+    @property
+    def framed(self) -> bool:
+        return self.copy_pitch > 0
 
 
 def kernel_pitch(lanes: int) -> int:
     """The pitch at which kernels like to work: whole vectors, or a plain vector of channels."""
-    return 1 if lanes == 1 else -(-lanes // VECTOR_LANES) * VECTOR_LANES
+    return 1 if lanes == 1 else vectors(lanes) * VECTOR_LANES
+
+
+def vectors(lanes: int) -> int:
+    return -(-lanes // VECTOR_LANES)
 
 
 @dataclass
@@ -62,10 +74,19 @@ class Builder:
     choices: Mapping[str, str]
     steps: list[Step] = field(default_factory=list[Step])
     buffer_elems: list[int] = field(default_factory=list[int])
+    frames: dict[int, FrameShape] = field(default_factory=dict[int, FrameShape])
 
     def buffer(self, elems: int) -> Ref:
         self.buffer_elems.append(elems)
         return Ref("arena", len(self.buffer_elems) - 1)
+
+    def frame(self, channels: int, height: int, width: int) -> Value:
+        """Room for a frame. Its rows below the image take what the last tile and the shift of a copy reach."""
+        rows = -(-(width + vectors(height * width) * VECTOR_LANES + 1) // width)
+        copy_pitch = channels * rows * width
+        ref = self.buffer(COPIES * copy_pitch)
+        self.frames[ref.index] = (channels, height, width)
+        return Value(replace(ref, offset=copy_pitch + width), channels, height, width, rows * width, copy_pitch)
 
     def emit(self, step: Step) -> None:
         self.steps.append(step)
@@ -106,10 +127,11 @@ class Builder:
 
     def finish(self, lanes: int, rows_most: int | None) -> Variant:
         """Place the buffers and make every arena Ref an offset."""
-        offsets, arena_elems = place(self._buffers())
+        buffers, slots = share_frames(self._buffers(), self.frames)
+        offsets, arena_elems = place(buffers)
 
         def relocated(ref: Ref) -> Ref:
-            return Ref("arena", offsets[ref.index]) if ref.space == "arena" else ref
+            return Ref("arena", offsets[slots[ref.index]] + ref.offset) if ref.space == "arena" else ref
 
         steps = tuple(
             replace(step, x=relocated(step.x), y=relocated(step.y), z=relocated(step.z)) for step in self.steps

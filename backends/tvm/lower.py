@@ -13,7 +13,7 @@ from sparsecc.regions import Kind, kinds, tensor
 
 from .builder import Builder, Tables
 from .fuse import Layer, fuse
-from .image import ImageLowering
+from .image import ImageLowering, framed_nodes
 from .plan import ElementType, Input, InputDim, Output, RegionPlan, Variant
 from .tokens import TokenLowering
 
@@ -39,12 +39,13 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
     layers = fuse(region.graph)
     results = cast("tuple[fx.Node, ...]", region.graph.output_node().args[0])
     kind, tables = region_kind(layers), Tables()
+    framed = framed_nodes(layers) - set(results)
 
     def variant(lanes: int, rows_most: int | None) -> Variant:
         builder = Builder(tables, numbers, choices or {})
         numbers_of = {node: [n for n, result in enumerate(results) if result is node] for node in results}
         first_numbers = {node: all_of[0] for node, all_of in numbers_of.items()}
-        lowering = ImageLowering(builder, first_numbers) if kind == "image" else TokenLowering(builder, lanes)
+        lowering = ImageLowering(builder, first_numbers, framed) if kind == "image" else TokenLowering(builder, lanes)
         for layer in layers:
             lowering.lower(layer)
             for number in numbers_of.pop(layer.node, ()):  # at once: its memory is soon free for others

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from sparsecc.regions import Weight, tensor
 
-from .builder import Builder, Value
+from .builder import Builder, Value, vectors
 from .kernels.spec import (
+    COPIES,
     VECTOR_LANES,
     WINDOW_ELEMS,
     Dense,
@@ -92,7 +93,7 @@ def multiply(
     x: Ref,
     columns: Columns,
     y: Value,
-    z: Ref,
+    z: Value | None,
     epilogue: Epilogue,
     sliced: bool = False,
 ) -> None:
@@ -104,18 +105,23 @@ def multiply(
     if y.pitch == 1:
         _vector(builder, name, matrix, bias, x, y, z, epilogue)
         return
+    z_ref, z_pitch = (NOTHING, 0) if z is None else (z.ref, z.pitch)
     index: Index = "uint16" if columns.span(-(-matrix.cols // _kernel_size(columns))) <= 1 << 16 else "int32"
     most = _vectors_most(builder.choices.get(name), matrix)
     first_vector = 0
-    splits = split_vectors(y.pitch // VECTOR_LANES, most)
-    for number, (vectors, tiles) in enumerate(splits):
+    y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
+    splits = split_vectors(vectors(y.lanes), most)
+    for number, (width, tiles) in enumerate(splits):
+        lanes = width * VECTOR_LANES
+        frame_width = _frame_width(y, lanes)
         spec: Spmm | Dense
-        lanes = vectors * VECTOR_LANES
-        width = slice_blocks(matrix, lanes) if sliced else 0
+        slices = slice_blocks(matrix, lanes) if sliced else 0
         if matrix.sparse:
-            spec = Spmm(matrix.block_rows, matrix.block_cols, vectors, index, epilogue, width > 0)
+            spec = Spmm(
+                matrix.block_rows, matrix.block_cols, width, index, epilogue, frame_width=frame_width, sliced=slices > 0
+            )
         else:
-            spec = Dense(DENSE_ROWS[vectors], vectors, index, epilogue)
+            spec = Dense(DENSE_ROWS[width], width, index, epilogue, frame_width)
         block_rows = -(-matrix.rows // spec.block_rows)
         work = 2 * matrix.elems * lanes * tiles
         chunks = max(1, min(block_rows, UNITS_MOST // tiles, work // tiles // CHUNK_WORK))
@@ -131,13 +137,25 @@ def multiply(
             y_base=base,
             y_tile=lanes,
             y_pitch=y.pitch,
-            slices=-(-matrix.cols // width) if width else 1,
+            z_pitch=z_pitch,
+            copy_pitch=y.copy_pitch,
+            width=y.width,
+            lanes=y.lanes,
+            slices=-(-matrix.cols // slices) if slices else 1,
         )
         real = max(0, min(y.lanes - base, lanes * tiles))  # padding behind them is computed along
-        costs = 2 * matrix.elems * real, _touched_bytes(matrix, columns, real, z)
-        step = Step(name, spec, parameters, tiles * chunks, work, *costs, x, y.ref, z, joins=number > 0)
-        builder.emit(_with_matrix(builder, step, matrix, bias, _prepare(matrix, columns, index, width)))
-        first_vector += vectors * tiles
+        costs = 2 * matrix.elems * real, _touched_bytes(matrix, columns, real, y, z)
+        step = Step(name, spec, parameters, tiles * chunks, work, *costs, x, y_ref, z_ref, joins=number > 0)
+        builder.emit(_with_matrix(builder, step, matrix, bias, _prepare(matrix, columns, index, slices)))
+        first_vector += width * tiles
+
+
+def _frame_width(y: Value, lanes: int) -> int | None:
+    """`Spmm.frame_width` for tiles of ``lanes`` pixels of y."""
+    if not y.framed:
+        return None
+    rows_fit_vectors = VECTOR_LANES % y.width == 0 or y.width % VECTOR_LANES == 0
+    return y.width if rows_fit_vectors and lanes % y.width == 0 and y.lanes % VECTOR_LANES == 0 else 0
 
 
 def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:
@@ -160,7 +178,7 @@ def slice_blocks(matrix: Stored, lanes: int) -> int:
 
 
 def _vector(
-    builder: Builder, name: str, matrix: Stored, bias: Ref, x: Ref, y: Value, z: Ref, epilogue: Epilogue
+    builder: Builder, name: str, matrix: Stored, bias: Ref, x: Ref, y: Value, z: Value | None, epilogue: Epilogue
 ) -> None:
     work, columns = 2 * matrix.elems, Columns(1)
     index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
@@ -175,7 +193,8 @@ def _vector(
     block_rows = -(-matrix.rows // height)
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
-    step = Step(name, spec, parameters, chunks, work, work, _touched_bytes(matrix, columns, 1, z), x, y.ref, z)
+    touched, z_ref = _touched_bytes(matrix, columns, 1, y, z), NOTHING if z is None else z.ref
+    step = Step(name, spec, parameters, chunks, work, work, touched, x, y.ref, z_ref)
     if isinstance(spec, Gemv):
         builder.emit(replace(step, values=matrix.values, bias=bias))
         return
@@ -213,14 +232,14 @@ def _prepare(matrix: Stored, columns: Columns, index: Index, slice_blocks: int =
     )
 
 
-def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, z: Ref) -> int:
-    """The weight once, the result and what is added to it, and of x what any weight needs.
+def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, y: Value, z: Value | None) -> int:
+    """The weight once, the result in all its copies and what is added to it, and of x what any weight needs.
 
     The rows of a convolution's kernel read the same pixels: of them x counts once, its halo not at all.
     """
     x_rows = min(matrix.cols // len(columns.row_steps), matrix.elems)
     weight_bytes = 4 * (matrix.elems + matrix.rows) + 2 * matrix.blocks * matrix.block_cols
-    return weight_bytes + 4 * lanes * (x_rows + matrix.rows * (1 + (z != NOTHING)))
+    return weight_bytes + 4 * lanes * (x_rows + matrix.rows * ((COPIES if y.framed else 1) + (z is not None)))
 
 
 def _kernel_size(columns: Columns) -> int:

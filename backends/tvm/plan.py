@@ -23,11 +23,13 @@ LANES = -1  # as the units of a step: the valid lanes of the item, known only at
 class Ref:
     """Memory that a kernel sees. ``index``: an arena offset in elements, or the number of the input, output or table.
 
+    ``offset``: elements into a buffer of the arena that has no place yet (`Builder.finish` gives it one); else 0.
     Inputs and outputs that are not constant advance with the item.
     """
 
     space: Space = "none"
     index: int = 0
+    offset: int = 0
 
     def __str__(self) -> str:
         return self.space if self.space in ("none", "zeros") else f"{self.space}[{self.index}]"

@@ -38,7 +38,7 @@ class TokenLowering:
         match layer.op:
             case Linear() as op:
                 x = self._value(op.x)
-                z = NOTHING if layer.add is None else self._value(layer.add).ref
+                z = None if layer.add is None else self._value(layer.add)
                 y, epilogue = self._new(layer.node), Epilogue(layer.function, layer.add is not None)
                 bias, columns = builder.bias(op.bias), Columns(self.lanes)
                 multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue, sliced=True)
@@ -49,8 +49,8 @@ class TokenLowering:
                 x, y = self._value(op.x), self._new(layer.node)
                 builder.elementwise(layer.name, x, y, NOTHING, Epilogue(op.function))
             case Add() as op:
-                x, z, y = self._value(op.x), self._value(op.y).ref, self._new(layer.node)
-                builder.elementwise(layer.name, x, y, z, Epilogue(layer.function, True))
+                x, added, y = self._value(op.x), self._value(op.y).ref, self._new(layer.node)
+                builder.elementwise(layer.name, x, y, added, Epilogue(layer.function, True))
             case _:
                 raise AssertionError(layer.op)
 

@@ -202,9 +202,21 @@ def proofs() -> Iterator[Case]:
     yield case(
         "SCC106",
         "race",
-        "a write and a read in any order",
+        "a read that does not wait for the write",
         copy,
         descriptor(Op.COPY, IN, src=TILE0 + 7, dst=TILE1, run_bytes=1),
+    )
+    read = descriptor(Op.COPY, IN, src=TILE0, dst=TILE1, run_bytes=8)
+    yield case("SCC128", "overlap", "two writes of one byte in any order", copy, copy | {"flags": IN, "dst": TILE0 + 7})
+    yield case("SCC128", "used-again", "a write over what may not have been read yet", read, copy)
+    first = copy | {"flags": IN, "rel_sem": 1, "rel_add": 1}
+    yield case(
+        "SCC128",
+        "second-buffer",
+        "a second write over the first, which a read that waits for the first may still need",
+        first,
+        copy | {"flags": IN, "dst": TILE0 + 7},
+        read | {"flags": OUT, "acq_sem": 1, "acq_ge": 1},
     )
     yield case("SCC107", "unsent", "nothing has sent the blocks", receive)
     yield case("SCC107", "other-k", "the receiver expects another k", send, receive | {"k": 15})

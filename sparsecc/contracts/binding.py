@@ -84,6 +84,8 @@ def without_contracts(program: Program) -> Program:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         for reader in [user for user in node.users if _turns_back(user, source)]:
+            for copy in [user for user in reader.users if user.target is torch.ops.aten.contiguous.default]:
+                copy.replace_all_uses_with(reader)
             reader.replace_all_uses_with(source.all_input_nodes[0])
         node.replace_all_uses_with(source)
     program.tidy()

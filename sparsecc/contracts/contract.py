@@ -27,10 +27,8 @@ from .topk import (
     select_moving,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 """Rises when contracts written by this sparsecc could be misread by an older one."""
-CODECS = ("raw", "bitmask", "index", "run")
-"""HUFFMAN is for constants, which no contract covers."""
 FILLS = ("zero", "mean")
 ORDERS = ("rows", "channels-last")
 MAX_BLOCK_ELEMS = 2**31 - 1
@@ -43,7 +41,7 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class Contract:
-    """The share of an edge's elements that is sent, and how they are chosen and sent. Plain data: see check_contract.
+    """The share of an edge's elements that is sent, and how they are chosen. Plain data: see check_contract.
 
     Shares are in 1/65536. Within a sample the share may move from share_q16, within [share_lo_q16, share_hi_q16], every
     ``period`` tiles (0: it never moves): down where they kept more than margin_hi_q16 of their key mass, up where less
@@ -63,10 +61,9 @@ class Contract:
     period: int = 0  # tiles
     margin_lo_q16: int = 0
     margin_hi_q16: int = 0
-    fill: str = "zero"  # int8: the zero point. "mean": fill_value, the mean of calibration data
+    fill: str = "zero"  # int8: the zero point. "mean": fill_value, of what calibration data drop
     fill_value: float = 0.0
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
-    codec: str = "bitmask"
     order: str = "rows"
 
     @classmethod
@@ -180,10 +177,6 @@ def _mistakes(contract: Contract) -> Iterator[str]:
         yield f"fill 'zero' has the value {contract.fill_value!r}"
     if contract.order not in ORDERS:
         yield f"order '{contract.order}' is none of {', '.join(ORDERS)}"
-    if contract.codec not in CODECS:
-        yield f"codec '{contract.codec}' is none of {', '.join(CODECS)}"
-    if contract.codec == "run" and not contract.skip_zero:
-        yield "codec 'run' is for payloads of varying length, which need skip_zero"
 
 
 def fill_in_16_bits(dtype: str, value: float) -> float:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program
 from sparsecc.progress import track
 
-from .calibration import Calibration
-from .contract import Contract, fill_in_16_bits
+from .calibration import Calibration, split
+from .contract import Contract, fill_in_16_bits, transmit
+from .joint import Joint
 from .maps import SensitivityMap
+from .procedure import Options
 from .replay import Replay
+from .settled import Settlement
 
 
 def verify_fill(fill: str, *, calibrated: bool) -> None:
@@ -22,8 +26,8 @@ def verify_fill(fill: str, *, calibrated: bool) -> None:
     if fill == "mean" and not calibrated:
         raise CompileError.of(
             "SCC124",
-            "--fill mean puts the mean of an edge in place of what is dropped, which calibration data tell, and there "
-            "are none",
+            "--fill mean puts the mean of what an edge drops in its place, which calibration data tell, and "
+            "there are none",
             help="add --calibration calib.npz, samples under the names of the inputs; or leave out --fill",
         )
 
@@ -38,19 +42,46 @@ def verify_update(update_maps: bool, *, calibrated: bool) -> None:
         )
 
 
-def with_mean_fills(
+def settle_means(
+    program: Program, settlement: Settlement, calibration: Calibration, drop: float | None = None
+) -> Settlement:
+    """The settlement with the mean of what every edge drops, rounded to 16 bits, in its place.
+
+    ``settled`` is measured again, on the same held-out samples; ``drop`` is the greatest loss of quality allowed there.
+
+    Raises: CompileError SCC059, the loss is greater than ``drop``.
+    """
+    options = Options()
+    fitting, checking = split(calibration, options.held_out, options.seed)
+    contracts = {c.edge: c for c in settlement.contracts}
+    for edge, mean in dropped_means(program, fitting, contracts, settlement.maps).items():
+        contract = contracts[edge]
+        contracts[edge] = replace(contract, fill="mean", fill_value=fill_in_16_bits(contract.key.dtype, mean))
+    joint = Joint(program, checking, settlement.loss, settlement.maps, contracts)
+    reached = joint.under(contracts)
+    if drop is not None and joint.dense.value - reached.value > drop:
+        raise CompileError.of(
+            "SCC059",
+            f"with --fill mean, held-out data lose {joint.dense.value - reached.value:.4f} of "
+            f"{joint.dense.value:.4f}, more than the {drop:.4f} allowed",
+            help="allow a greater drop, or leave out --fill",
+        )
+    return replace(settlement, contracts=tuple(contracts.values()), settled=reached)
+
+
+def dropped_means(
     program: Program, samples: Calibration, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]
-) -> dict[str, Contract]:
-    """The contracts, which keep everything, with the mean of what their edge carries, rounded to 16 bits."""
-    sums, counts = dict.fromkeys(contracts, 0.0), dict.fromkeys(contracts, 0)
+) -> dict[str, float]:
+    """Per edge that drops anything, the mean of it under these contracts."""
+    lossy = {edge: contract for edge, contract in contracts.items() if not contract.keeps_everything}
+    sums, counts = dict.fromkeys(lossy, 0.0), dict.fromkeys(lossy, 0)
     for batch in track("measure-fills", samples.batches()):
         replay = Replay(program, contracts, maps)
         with torch.no_grad():
             replay.run(*batch.inputs)
-        for edge, value in replay.produced.items():
-            sums[edge] += float(value.double().sum())
-            counts[edge] += value.numel()
-    return {
-        edge: replace(c, fill="mean", fill_value=fill_in_16_bits(c.key.dtype, sums[edge] / max(1, counts[edge])))
-        for edge, c in contracts.items()
-    }
+        for edge, contract in lossy.items():
+            value = replay.produced[edge].numpy()
+            dropped = value[~transmit(value, maps[edge].gradient, contract)[1]]
+            sums[edge] += float(dropped.sum(dtype=np.float64))
+            counts[edge] += dropped.size
+    return {edge: sums[edge] / counts[edge] for edge in lossy if counts[edge]}

@@ -109,6 +109,13 @@ def objective(loss: Loss, output: Tensor, labels: Tensor | None, random: torch.G
     return functional.cross_entropy(flat, labels, reduction="sum")
 
 
+def loss_name(loss: Loss, *, labelled: bool) -> str:
+    """What gradients and degradations are of, for people."""
+    if loss == "cosine":
+        return "cosine to the model's own output"
+    return "cross-entropy to the labels" if labelled else "KL to the model's own output"
+
+
 def quality_name(loss: Loss, labels: Tensor | None) -> str:
     if labels is not None:
         return "accuracy"

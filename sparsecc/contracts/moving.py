@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from .contract import MAX_MARGIN, Contract
 from .joint import Joint
 from .keys import Array, make_keys
 from .maps import SensitivityMap
-from .measures import Loss
 from .procedure import Options
 from .replay import Replay
 from .settled import Settlement
@@ -73,7 +71,7 @@ def settle_moving(
         lo, hi = margins(shares[edge])
         share_lo = min(contract.share_q16, max(contract.share_q16 // 2, lowest[edge]))
         contracts[edge] = replace(contract, share_lo_q16=share_lo, period=period, margin_lo_q16=lo, margin_hi_q16=hi)
-    joint = Joint(program, checking, cast(Loss, settlement.loss), settlement.maps, contracts)
+    joint = Joint(program, checking, settlement.loss, settlement.maps, contracts)
     reached = joint.under(contracts)
     if drop is not None and joint.dense.value - reached.value > drop:
         raise CompileError.of(

@@ -179,5 +179,5 @@ def _fail(
         f"no contract suits edge {edge}: its receiver needs {needed / WHOLE:.1%} of {elems} elements, {payload} B a "
         f"sample, but {constraint} {room}",
         where=where,
-        help=f"{way_out} in the target file, or let the receiver need less (receiver_mass)",
+        help=f"{way_out} in the target file (--target-file)",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
 
-from .contract import CODECS, FILLS, MAX_PERIOD_TILES, Contract
+from .contract import FILLS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
 from .procedure import Budget, Kind
 
@@ -21,6 +21,8 @@ BUDGETS: Mapping[Kind, str] = {
     "keep": "share to keep",
 }
 ACCURACY_BUDGET = 0.01
+CODECS = ("raw", "bitmask", "index", "run")
+"""HUFFMAN is for constants, which no contract covers."""
 FIXED_LENGTH = ("raw", "bitmask", "index")
 """Codecs whose blocks have a length that is known when a model is compiled."""
 
@@ -46,7 +48,7 @@ class ContractOptions:
     form: str = SENSITIVITIES[0]
     map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
     period: int = 0  # tiles
-    fill: str = FILLS[0]  # "mean": of each edge, over the calibration data
+    fill: str = FILLS[0]  # "mean": of what each edge drops of the calibration data
     update_maps: bool = False  # the program renews maps from what it moves
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
@@ -97,6 +99,8 @@ def _verify_budgets(options: ContractOptions) -> None:
         "a period": options.period,
         f"fill '{options.fill}'": options.fill != FILLS[0],
         "an update of maps": options.update_maps,
+        "a block of maps": options.map_block is not None,
+        f"sensitivity '{options.form}'": options.form != SENSITIVITIES[0],
     }
     others = [*names, *(name for name, asked in measured.items() if asked)]
     if options.settled is not None and others:

@@ -22,7 +22,6 @@ from .calibration import Calibration, split
 from .contract import Contract
 from .curves import Curve
 from .degradation import measure_degradation
-from .fills import with_mean_fills
 from .joint import Joint, with_shares
 from .keys import MOST_SENSITIVE, Bytes, Key
 from .maps import SensitivityMap
@@ -68,7 +67,6 @@ class Options:
     order: str | None = None
     key: Key = field(default_factory=lambda: Key("float32"))
     tile_elems: int = 1024
-    fill: str = "zero"
     held_out: float = 0.5
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
@@ -120,8 +118,6 @@ def negotiate(
     if options.routing == "magnitude":
         maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
     whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
-    if options.fill == "mean":
-        whole = with_mean_fills(program, fitting, whole, maps)
     searching = budget.kind in ("bytes", "cycles", "accuracy")
     curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
     joint = Joint(program, checking, loss, maps, whole)
@@ -194,12 +190,15 @@ def _shares(
     shares = settle(terms, int(budget.value * unit))
     if shares is None:
         least = sum(t.cost(t.lo_q16) for t in terms.values())
+        enough = next((n / 1000 for n in range(1, 1001) if int(n / 1000 * unit) >= least), None)
         raise CompileError.of(
             "SCC059",
             f"the contracts may take {int(budget.value * unit)} {budget.kind}, but what every receiver needs at least "
-            f"takes {least}",
-            help=f"raise the budget to {least / unit:.3f} of the dense {budget.kind} or more, or let receivers need "
-            "less (receiver_mass)",
+            f"takes {least}, and all of the dense {budget.kind} are {unit}",
+            help=f"give --{budget.kind}-budget {enough:g} or more"
+            if enough
+            else "blocks have headers, and those of small tensors outweigh what is left out: "
+            "give --accuracy-budget instead",
         )
     return shares
 

@@ -14,7 +14,7 @@ from sparsecc.diagnostics import CompileError
 
 from .contract import Contract, from_json, to_json
 from .maps import SensitivityMap
-from .measures import Estimate
+from .measures import Estimate, Loss, loss_name
 
 CONTRACTS, LOG = "contracts.json", "settlement.json"
 WITHIN_ARTIFACT = "scu/contracts"
@@ -71,7 +71,7 @@ class Settlement(Settled):
     the gradient part that was measured, even where those in ``maps`` route by magnitude.
     """
 
-    loss: str
+    loss: Loss
     quality: str
     dense: Estimate
     settled: Estimate
@@ -79,7 +79,7 @@ class Settlement(Settled):
 
     def to_tree(self) -> dict[str, Any]:
         return {
-            "loss": self.loss,
+            "loss": loss_name(self.loss, labelled=self.quality == "accuracy"),
             "quality": self.quality,
             "dense": dataclasses.asdict(self.dense),
             "settled": dataclasses.asdict(self.settled),

@@ -32,7 +32,7 @@ from .cases import (
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data(), kind=st.sampled_from(KINDS), elems=st.sampled_from(SIZES), seed=st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_engines_agree(dtype: str, data: st.DataObject, kind: str, elems: int, seed: int) -> None:
     contract = data.draw(contracts(dtype))
     x = activations(kind, dtype, 2, elems, seed)

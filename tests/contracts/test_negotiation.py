@@ -71,7 +71,7 @@ def test_an_edge_that_no_contract_suits() -> None:
     assert str(caught.value) == (
         "error[SCC048]: no contract suits edge relu_3: its receiver needs 5.0% of 2048 elements, 696 B a sample, but "
         "600 B of the receiver's buffer leave room for 3.9%\n"
-        "  help: give the receiver a larger buffer in the target file, or let the receiver need less (receiver_mass)"
+        "  help: give the receiver a larger buffer in the target file (--target-file)"
     )
 
 

@@ -55,6 +55,12 @@ def test_the_budget() -> None:
         ({"settled": Path("m"), "fill": "mean"},
          "contracts that are given are taken as they are, and fill 'mean' is for negotiating new ones\n"
          "  help: leave out one of the two"),
+        ({"settled": Path("m"), "map_block": 8},
+         "contracts that are given are taken as they are, and a block of maps is for negotiating new ones\n"
+         "  help: leave out one of the two"),
+        ({"settled": Path("m"), "form": "product"},
+         "contracts that are given are taken as they are, and sensitivity 'product' is for negotiating new ones\n"
+         "  help: leave out one of the two"),
         ({"settled": Path("m"), "update_maps": True},
          "contracts that are given are taken as they are, and an update of maps is for negotiating new ones\n"
          "  help: leave out one of the two"),

@@ -1,6 +1,7 @@
 """From a small network and samples to settled contracts, for every kind of budget; and to files and back."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,14 +47,27 @@ def test_bytes(share: float) -> None:
 def test_a_budget_of_bytes_that_is_too_small() -> None:
     with pytest.raises(CompileError) as caught:
         negotiate(PROGRAM, samples(), Budget("bytes", 0.01), bytes_of)
-    message = str(caught.value)
-    assert message.startswith(
-        "error[SCC059]: the contracts may take 41 bytes, but what every receiver needs at least takes "
+    found = re.fullmatch(
+        r"error\[SCC059\]: the contracts may take 41 bytes, but what every receiver needs at least takes (\d+), and "
+        rf"all of the dense bytes are {DENSE_BYTES}\n  help: give --bytes-budget (0\.\d+) or more",
+        str(caught.value),
     )
-    needed = int(message.split("takes ")[1].split("\n")[0])
-    assert message.endswith(
-        f"help: raise the budget to {needed / DENSE_BYTES:.3f} of the dense bytes or more, or let receivers need less "
-        "(receiver_mass)"
+    assert found
+    advised = float(found[2])
+    assert advised - 0.001 < int(found[1]) / DENSE_BYTES <= advised
+    negotiate(PROGRAM, samples(), Budget("bytes", advised), bytes_of)
+
+
+def test_a_budget_of_bytes_that_nothing_meets() -> None:
+    """Headers of 4,000 B: what every receiver needs takes more than dense tensors."""
+    with pytest.raises(CompileError) as caught:
+        negotiate(PROGRAM, samples(), Budget("bytes", 1), lambda n, share_q16: 4000 + bytes_of(n, share_q16))
+    assert re.fullmatch(
+        rf"error\[SCC059\]: the contracts may take {DENSE_BYTES} bytes, but what every receiver needs at least takes "
+        rf"\d+, and all of the dense bytes are {DENSE_BYTES}\n"
+        "  help: blocks have headers, and those of small tensors outweigh what is left out: give "
+        "--accuracy-budget instead",
+        str(caught.value),
     )
 
 
@@ -70,6 +84,7 @@ def test_cycles() -> None:
 def test_accuracy(labels: bool) -> None:
     settlement = negotiate(PROGRAM, samples(120, labels=labels), Budget("accuracy", 0.1), bytes_of)
     assert settlement.quality == ("accuracy" if labels else "agreement with the dense model")
+    assert settlement.to_tree()["loss"] == ("cross-entropy to the labels" if labels else "KL to the model's own output")
     assert settlement.dense.value == 1
     assert settlement.settled.value >= 0.9
     assert settlement.settled.low < settlement.settled.value <= settlement.settled.high

@@ -44,7 +44,7 @@ def assert_one_meaning(form: SparseFormat, dense: Matrix) -> None:
         assert not np.signbit(unpacked[unpacked == 0]).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(form=st.sampled_from(SPARSE), dense=matrices())
 def test_three_meanings_are_one(form: SparseFormat, dense: Matrix) -> None:
     assert_one_meaning(form, dense)

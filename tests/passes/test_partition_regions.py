@@ -162,7 +162,7 @@ class RandomNetwork(nn.Module):
         return [values[n] for n in sorted(unread)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS)
 def test_regions_of_random_graphs_are_convex_and_mean_the_same(steps: list[Step]) -> None:
     network = filled(RandomNetwork(steps), 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scu_networks import large_tiles, real
 from programs import seeded
 from recorded import Network, compiled
+from scu_networks import large_tiles, real
 from small_networks import SMALL
 
 from sparsecc.contracts.options import ContractOptions

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scu_networks import network_of, real
 from recorded import Network, scheduled
+from scu_networks import network_of, real
 from small_networks import SMALL
 
 from sparsecc import reference

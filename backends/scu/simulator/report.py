@@ -24,7 +24,7 @@ DRAM_KINDS = ("dram", "const")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run of a program. Without timing all cycles, and what is made of them, are 0; energy needs no timing.
+    """A run of a program. Without timing all cycles are 0, and there are no events, nor what is made of them.
 
     ``spans`` are in the order in which descriptors began; those that were skipped are not there. A unit is busy while
     its slowest stage works, and stalls for the rest of the descriptors that hold it. The DMA units of the four queues
@@ -93,12 +93,12 @@ def outcome(
     counters: Counters,
     outputs: list[bytes],
     cycles: tuple[Mapping[str, int], Mapping[str, int]],
-    program: UnitProgram,
+    counted: Counter[str],
     target: Target,
     averages: bytes,
 ) -> Outcome:
-    """The outcome of a run; ``cycles`` are busy and stall of every unit."""
-    counted, price = count_events(spans, program, target), prices(target)
+    """The outcome of a run; ``cycles`` are busy and stall of every unit, ``counted`` its events."""
+    price = prices(target)
     in_dram = {
         f"{name} {way}"
         for name, memory in target.memory.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from sparsecc.backends.scu.machine import Target
@@ -11,7 +12,7 @@ from sparsecc.diagnostics import CompileError
 
 from .engine import Engine
 from .operations import KernelFunction, Unit
-from .report import Outcome, kernel_of, outcome, unit_cycles, write_registers
+from .report import Outcome, count_events, kernel_of, outcome, unit_cycles, write_registers
 
 MOST_BYTES = 1 << 30
 """What one program may move: more than any network here moves for a sample, and over in minutes."""
@@ -30,7 +31,7 @@ def simulate(
     ``kernels`` are the compute tiles' code by symbol: ``f(src, dst, *operands)`` on uint8 views of the simulated
     memories. ``load`` puts bytes at addresses (not of const) before the start; ``read`` are the (address, bytes) to
     return after the end. A descriptor's effect takes place when it begins, so that what a program without races
-    computes does not depend on times; ``timing=False`` leaves them out.
+    computes does not depend on times; ``timing=False`` leaves out times and energy.
 
     Raises: CompileError SCC096 to SCC099 for a block that RECV cannot decode, SCC100 for a kernel that is missing or a
     program that moves more than MOST_BYTES, SCC101 for an address, SCC103 for a deadlock or a semaphore that counts too
@@ -62,4 +63,5 @@ def simulate(
     cycles = unit_cycles(spans, program, target) if timing else (none, none)
     write_registers(unit.memories, target, unit.counters, engine.semaphores, cycles)
     outputs = [unit.memories.view(address, size_bytes).tobytes() for address, size_bytes in read]
-    return outcome(spans, unit.counters, outputs, cycles, program, target, unit.averages)
+    counted = count_events(spans, program, target) if timing else Counter[str]()
+    return outcome(spans, unit.counters, outputs, cycles, counted, target, unit.averages)

@@ -9,7 +9,7 @@ from .script import Arguments, Array, Expr, T, broadcast, divide, function, let,
 from .spec import VECTOR_LANES, Shift, ShiftParameters, Window, WindowParameters
 
 Value = Callable[[Expr, int], Expr]  # (index, lanes) -> those elements, a number where lanes == 1
-HALF_LANES = VECTOR_LANES // 2
+SHORTER_LANES = (VECTOR_LANES // 2, VECTOR_LANES // 4)
 
 
 class Plane(NamedTuple):
@@ -26,63 +26,85 @@ class Axis(NamedTuple):
     step: Expr
 
 
+class Part(NamedTuple):
+    """The output rows [top, bottom) and columns [left, right) that lie in x."""
+
+    top: Expr
+    bottom: Expr
+    left: Expr
+    right: Expr
+
+
 def shift(spec: Shift) -> Any:
     def body(a: Arguments, p: ShiftParameters) -> None:
-        with loop(a.begin, a.end) as unit:
-            kernel_element = let(divide(unit, p.channels))
-            channel = unit - kernel_element * p.channels
-            column = let(divide(kernel_element, p.parities))
-            row = let((kernel_element - column * p.parities) * p.dilation_y)
+        # Units in a loop over kernel elements, whose planes are copied alike, and one over their channels.
+        elements = let(divide(a.begin, p.channels)), let(divide(a.end + p.channels - 1, p.channels))
+        with loop(*elements) as element:
+            column = let(divide(element, p.parities))
+            row = let((element - column * p.parities) * p.dilation_y)
             parity = row - divide(row, p.stride_y) * p.stride_y
-            x = Plane(a.x, let(channel * p.x_pitch), p.height, p.width)
-            y = Plane(a.y, let(unit * p.out_rows * p.out_width), p.out_rows, p.out_width)
             rows = Axis(let(parity - p.pad_top), p.stride_y)
-            copy_plane(x, y, rows, Axis(let(column * p.dilation_x - p.pad_left), p.stride_x))
+            columns = Axis(let(column * p.dilation_x - p.pad_left), p.stride_x)
+            part = Part(*inside(rows, p.height, p.out_rows), *inside(columns, p.width, p.out_width))
+            first = let(element * p.channels)
+            with loop(T.max(first, a.begin), T.min(first + p.channels, a.end)) as unit:
+                x = Plane(a.x, let((unit - first) * p.x_pitch), p.height, p.width)
+                y = Plane(a.y, let(unit * p.out_rows * p.out_width), p.out_rows, p.out_width)
+                copy_plane(x, y, rows, columns, part)
 
     return function(spec.symbol, ShiftParameters, body)
 
 
 def window(spec: Window) -> Any:
     def body(a: Arguments, p: WindowParameters) -> None:
+        rows, columns = Axis(p.start_row, p.step_row), Axis(p.start_column, p.step_column)
+        part = Part(*inside(rows, p.height, p.out_height), *inside(columns, p.width, p.out_width))
         with loop(a.begin, a.end) as unit:
             channel = let(p.start_channel + unit * p.step_channel)
-            inside = let(T.And(channel >= 0, channel < p.channels))
+            real = let(T.And(channel >= 0, channel < p.channels))
             x = Plane(a.x, let(channel * p.x_pitch), p.height, p.width)
             y = Plane(a.y, let(unit * p.y_pitch), p.out_height, p.out_width)
-            with when(inside):
-                copy_plane(x, y, Axis(p.start_row, p.step_row), Axis(p.start_column, p.step_column))
-            with when(T.Not(inside)):
+            with when(real):
+                copy_plane(x, y, rows, columns, part)
+            with when(T.Not(real)):
                 write_zeros(y.array, y.start, p.out_height * p.out_width)
 
     return function(spec.symbol, WindowParameters, body)
 
 
-def copy_plane(x: Plane, y: Plane, rows: Axis, columns: Axis) -> None:
+def copy_plane(x: Plane, y: Plane, rows: Axis, columns: Axis, part: Part) -> None:
     """y[r, c] = x[rows(r), columns(c)], 0 outside x."""
-    top, bottom = inside(rows, x.height, y.height)
-    left, right = inside(columns, x.width, y.width)
     contiguous = let(T.And(T.And(rows.step == 1, columns.step == 1), x.width == y.width))
-    write_zeros(y.array, y.start, top * y.width)
-    write_zeros(y.array, y.start + bottom * y.width, (y.height - bottom) * y.width)
+    write_zeros(y.array, y.start, part.top * y.width)
+    write_zeros(y.array, y.start + part.bottom * y.width, (y.height - part.bottom) * y.width)
     with when(contiguous):
         # All rows are one run that starts `columns.start` off; what it carries over from row to row is zeroed after.
         before, after = let(T.max(-columns.start, 0)), let(T.max(columns.start, 0))
-        start = let(y.start + top * y.width + before)
-        source = let(x.start + (rows.start + top) * x.width + columns.start + before)
-        count = let((bottom - top) * y.width - before - after)
+        start = let(y.start + part.top * y.width + before)
+        source = let(x.start + (rows.start + part.top) * x.width + columns.start + before)
+        count = let((part.bottom - part.top) * y.width - before - after)
         write_run(y.array, start, count, strided(x.array, source, 1))
-        with loop(top, bottom) as r:
+        with loop(part.top, part.bottom) as r:
+            write_edges(y, let(y.start + r * y.width), part)
+    for step in (1, 2, 3):
+        same_step = columns.step == step if step < 3 else columns.step >= step
+        with when(T.And(T.Not(contiguous), same_step)), loop(part.top, part.bottom) as r:
             row = let(y.start + r * y.width)
-            with loop(0, left) as c:
-                y.array[row + c] = T.float32(0)
-            with loop(right, y.width) as c:
-                y.array[row + c] = T.float32(0)
-    with when(T.Not(contiguous)), loop(top, bottom) as r:
-        row = let(y.start + r * y.width)
-        source = let(x.start + (rows.start + r * rows.step) * x.width + columns.start)
-        write_zeros(y.array, row, left)
-        write_strided(y.array, row, left, right, columns.step, lambda step: strided(x.array, source, step))
-        write_zeros(y.array, row + right, y.width - right)
+            source = let(x.start + (rows.start + r * rows.step) * x.width + columns.start)
+            write_edges(y, row, part)
+            if step < 3:
+                value = strided(x.array, source + part.left * step, step)
+                write_run(y.array, row + part.left, part.right - part.left, value)
+            else:
+                with loop(part.left, part.right) as c:
+                    y.array[row + c] = x.array[source + c * columns.step]
+
+
+def write_edges(y: Plane, row: Expr, part: Part) -> None:
+    """Zeros beside the part of a row that lies in x. They are few: as many as a convolution pads."""
+    for edge in ((0, part.left), (part.right, y.width)):
+        with loop(*edge) as c:
+            y.array[row + c] = T.float32(0)
 
 
 def inside(axis: Axis, size: Expr, out_size: Expr) -> tuple[Expr, Expr]:
@@ -115,15 +137,16 @@ def write_run(y: Array, start: Expr, count: Expr, value: Value) -> None:
     """y[start + i] = value(i) for i in [0, count); the last vector overlaps the one before it."""
     start, count = let(start), let(count)
     with when(count >= VECTOR_LANES):
-        with loop(0, divide(count, VECTOR_LANES)) as v:
+        with loop(0, divide(count - 1, VECTOR_LANES)) as v:
             i = let(v * VECTOR_LANES)
             y.store(start + i, value(i, VECTOR_LANES))
         i = let(count - VECTOR_LANES)
         y.store(start + i, value(i, VECTOR_LANES))
-    with when(T.And(count >= HALF_LANES, count < VECTOR_LANES)):
-        for i in (0, let(count - HALF_LANES)):
-            y.store(start + i, value(i, HALF_LANES), HALF_LANES)
-    with when(count < HALF_LANES), loop(0, count) as i:
+    for lanes in SHORTER_LANES:
+        with when(T.And(count >= lanes, count < 2 * lanes)):
+            for i in (0, let(count - lanes)):
+                y.store(start + i, value(i, lanes), lanes)
+    with when(count < SHORTER_LANES[-1]), loop(0, count) as i:
         y[start + i] = value(i, 1)
 
 

@@ -12,6 +12,8 @@ Shapes and units used throughout:
     elements      one float32; every offset, pitch and step below counts elements
     vector        16 lanes (one AVX-512 register, two AVX2 registers)
     value         a matrix [channels][pitch]; the first ``lanes`` of every row are real, the rest is garbage
+    frame         a value as 3x3 convolutions read it: three copies [3][channels][rows][width], in copy s every pixel is
+                  1 - s columns to the right of its place, and zeros surround the image: one row above, the rest below
     over-reaching a kernel so marked reads and writes whole vectors: its x, y and z need rows of whole vectors or slack
                   behind them; all others touch exactly the elements they name and may work on a user's tensor
     in place      y may be the same memory as x (or z) where a kernel says so
@@ -29,6 +31,7 @@ Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
 WINDOW_ELEMS = 32  # of x that one step of a `SpmvSell` sees: two AVX-512 registers
+COPIES = 3  # of a frame
 
 
 def float_bits(value: float) -> int:
@@ -41,7 +44,8 @@ class MatmulParameters(NamedTuple):
 
     Unit u is (tile = u // chunks, chunk = u % chunks): the lanes of one tile for one chunk of the block rows, that is
     block rows [chunk * block_rows // chunks, (chunk + 1) * block_rows // chunks). Units = tiles * chunks.
-    Tile t reads x from x_base + t * x_tile and writes y from y_base + t * y_tile (z likewise), one row every y_pitch.
+    Tile t reads x from x_base + t * x_tile and writes y from y_base + t * y_tile, one row every y_pitch; z likewise,
+    one row every z_pitch. The last three are read where y is a frame; y is then the first pixel of copy 0.
     """
 
     block_rows: int  # ceil(rows / spec.block_rows)
@@ -54,6 +58,10 @@ class MatmulParameters(NamedTuple):
     y_base: int
     y_tile: int
     y_pitch: int  # elements between two output channels
+    z_pitch: int
+    copy_pitch: int = 0  # elements between two copies of a frame
+    width: int = 0  # of a row of pixels
+    lanes: int = 0  # pixels, at most 4 million; the last tile writes zeros beyond them
     slices: int = 1  # a sliced `Spmm`: at least 2; others: not read
 
 
@@ -191,6 +199,10 @@ class Epilogue:
         return "_".join(["add"] * self.add + [self.function] * (self.function != "none")) or "plain"
 
 
+def _written(spec: Spmm | Dense) -> str:
+    return str(spec.epilogue) + ("" if spec.frame_width is None else f"_frame{spec.frame_width or ''}")
+
+
 @dataclass(frozen=True)
 class Spmm:
     """y[m, t] = epilogue(bias[m] + sum_q values[q] * x[cols[q] * unit + t]): sparse times [columns][lanes].
@@ -198,6 +210,8 @@ class Spmm:
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
     One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
+    ``frame_width`` is None where y is a plain value. Else y is a frame whose zeros stand already, and the function none
+    or relu. Not 0: the width of its rows, a divisor or a multiple of 16, where every tile is whole rows and no more.
 
     ``sliced``: one slice of the columns after the other, so that the part of x that a slice reads stays in the
     first-level cache; the sums wait in y meanwhile, which must not be z. Slice s of block row b is stored as block row
@@ -209,13 +223,14 @@ class Spmm:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
+    frame_width: int | None = None
     sliced: bool = False
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
         sliced = "_sliced" * self.sliced
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}{sliced}_{self.index}_{self.epilogue}"
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}{sliced}_{self.index}_{_written(self)}"
 
 
 @dataclass(frozen=True)
@@ -229,11 +244,12 @@ class Dense:
     vectors: int = 4
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
+    frame_width: int | None = None
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{self.epilogue}"
+        return f"dense_{self.block_rows}_v{self.vectors}_{self.index}_{_written(self)}"
 
 
 @dataclass(frozen=True)

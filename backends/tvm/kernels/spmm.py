@@ -11,17 +11,28 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from .frames import Store, store_pixels, store_rows
 from .math import apply
 from .script import Arguments, Expr, RegisterFile, T, divide, function, let, loop, registers, when
 from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
+
+BlockRows = Callable[[Arguments, MatmulParameters, Expr, Expr, Expr, Store | None], None]
 
 
 def spmm(spec: Spmm, file: RegisterFile) -> Any:
     height, width = spec.block_rows, spec.block_cols
     rows, vectors = register_tile(height, spec.vectors, file)
+    rows_of_frame = whole_rows(spec, vectors, file)
 
     def block_row(
-        a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, piece: Expr, starts: bool, ends: bool
+        a: Arguments,
+        p: MatmulParameters,
+        tile: Expr,
+        block: Expr,
+        piece: Expr,
+        starts: bool,
+        ends: bool,
+        store_frame: Store | None = None,
     ) -> None:
         """Add one slice (``piece``) of a block row; the first slice starts from the bias, the last one ends it all."""
         part = let(piece * p.block_rows + block)
@@ -34,13 +45,17 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
                 for c in range(width):
                     x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
                     sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
-            sums.store(spec.epilogue if ends else Epilogue(), ragged=height > 1)
+            sums.store(spec.epilogue if ends else Epilogue(), height > 1, store_frame)
 
-    def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+    def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None) -> None:
         with loop(begin, end) as block:
-            block_row(a, p, tile, block, 0, starts=True, ends=True)
+            block_row(a, p, tile, block, 0, starts=True, ends=True, store_frame=store_frame)
 
-    def sliced(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+    def sliced(
+        a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
+    ) -> None:
+        if store_frame is not None:
+            raise ValueError("a sliced Spmm keeps its sums in y, which is no frame")
         begin, end, final = let(begin), let(end), let(p.slices - 1)
         with loop(begin, end) as block:
             block_row(a, p, tile, block, 0, starts=True, ends=False)
@@ -49,14 +64,15 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
         with loop(begin, end) as block:
             block_row(a, p, tile, block, final, starts=False, ends=True)
 
-    body = over_chunks(sliced if spec.sliced else whole)
+    body = over_chunks(spec, rows_of_frame, sliced if spec.sliced else whole)
     return function(spec.symbol, MatmulParameters, body, spec.index)
 
 
 def dense(spec: Dense, file: RegisterFile) -> Any:
     rows, vectors = register_tile(spec.block_rows, spec.vectors, file)
+    rows_of_frame = whole_rows(spec, vectors, file)
 
-    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr) -> None:
+    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, store_frame: Store | None) -> None:
         x_tile = let(p.x_base + tile * p.x_tile)
         for i, j in product(range(0, spec.block_rows, rows), range(0, spec.vectors, vectors)):
             first = let(block * spec.block_rows + i)
@@ -65,13 +81,15 @@ def dense(spec: Dense, file: RegisterFile) -> Any:
             with loop(0, p.columns) as k:
                 x = let(x_tile + T.Cast("int32", a.cols[k]) * p.unit)
                 sums.multiply_add([a.values[start + k] for start in starts], x)
-            sums.store(spec.epilogue, ragged=spec.block_rows > 1)
+            sums.store(spec.epilogue, spec.block_rows > 1, store_frame)
 
-    def block_rows(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr) -> None:
+    def block_rows(
+        a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
+    ) -> None:
         with loop(begin, end) as block:
-            block_row(a, p, tile, block)
+            block_row(a, p, tile, block, store_frame)
 
-    return function(spec.symbol, MatmulParameters, over_chunks(block_rows), spec.index)
+    return function(spec.symbol, MatmulParameters, over_chunks(spec, rows_of_frame, block_rows), spec.index)
 
 
 def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int]:
@@ -101,15 +119,25 @@ def chunk_of(p: MatmulParameters | VectorParameters, chunk: Expr) -> tuple[Expr,
     return divide(chunk * p.block_rows, p.chunks), divide((chunk + 1) * p.block_rows, p.chunks)
 
 
+def whole_rows(spec: Spmm | Dense, vectors: int, file: RegisterFile) -> bool:
+    """Whether register tiles hold whole rows of a frame, and moving them pays: a vector is one register."""
+    return bool(spec.frame_width) and vectors == spec.vectors and file.per_vector == 1
+
+
 def over_chunks(
-    block_rows: Callable[[Arguments, MatmulParameters, Expr, Expr, Expr], None],
+    spec: Spmm | Dense, rows_of_frame: bool, block_rows: BlockRows
 ) -> Callable[[Arguments, MatmulParameters], None]:
-    """Run ``block_rows(arguments, sizes, tile, begin, end)`` for the tile and the block rows of every unit."""
+    """Run ``block_rows(arguments, sizes, tile, begin, end, store_frame)`` for the tile and block rows of every unit."""
 
     def body(a: Arguments, p: MatmulParameters) -> None:
         with loop(a.begin, a.end) as unit:
             tile = let(divide(unit, p.chunks))
-            block_rows(a, p, tile, *chunk_of(p, unit - tile * p.chunks))
+            store_frame: Store | None = None
+            if rows_of_frame:
+                store_frame = store_rows(p, spec.frame_width or 0)
+            elif spec.frame_width is not None:
+                store_frame = store_pixels(p, let(p.y_base + tile * p.y_tile), spec.vectors)
+            block_rows(a, p, tile, *chunk_of(p, unit - tile * p.chunks), store_frame)
 
     return body
 
@@ -132,15 +160,16 @@ class Sums:
         from_y: bool = False,
     ) -> None:
         self.a, self.rows, self.vectors, self.lane = a, rows, vectors, vector * VECTOR_LANES
-        self.first, self.last, self.pitch = let(first), p.rows, p.y_pitch
-        self.start = let(p.y_base + tile * p.y_tile + self.first * p.y_pitch + self.lane)
+        self.first, self.p = let(first), p
+        tile_start = let(p.y_base + tile * p.y_tile + self.lane)
+        self.y_start, self.z_start = let(tile_start + self.first * p.y_pitch), let(tile_start + self.first * p.z_pitch)
         self.sums = registers(rows * vectors)
         for r in range(rows):
             # A row beyond a ragged end computes something; it is not stored.
             beyond = let(T.max(self.first + r - (p.rows - 1), 0))
             for v in range(vectors):
                 if from_y:
-                    value = a.y.load(self.start + (r - beyond) * self.pitch + v * VECTOR_LANES)
+                    value = a.y.load(self.y_start + (r - beyond) * p.y_pitch + v * VECTOR_LANES)
                 else:
                     value = T.Broadcast(a.bias[self.first + r - beyond], VECTOR_LANES)
                 self.sums.store(self.slot(r, v), value)
@@ -154,17 +183,24 @@ class Sums:
             term = T.Broadcast(weight, VECTOR_LANES) * self.a.x.load(x + self.lane + v * VECTOR_LANES)
             self.sums.store(self.slot(r, v), self.sums.load(self.slot(r, v)) + term)
 
-    def store(self, epilogue: Epilogue, ragged: bool) -> None:
+    def store(self, epilogue: Epilogue, ragged: bool, store_frame: Store | None) -> None:
         # The long functions run in a loop of their own: unrolled over a register tile they fill the instruction cache.
         inline = epilogue.function in ("none", "relu")
         for r in range(self.rows):
-            with when(self.first + r < self.last if ragged else True):
+            with when(self.first + r < self.p.rows if ragged else True):
+                values = list[Expr]()
                 for v in range(self.vectors):
-                    offset = self.start + r * self.pitch + v * VECTOR_LANES
                     value = self.sums.load(self.slot(r, v))
-                    value = value + self.a.z.load(offset) if epilogue.add else value
-                    self.a.y.store(offset, apply(epilogue.function, value) if inline else value)
+                    if epilogue.add:
+                        value = value + self.a.z.load(self.z_start + r * self.p.z_pitch + v * VECTOR_LANES)
+                    values.append(let(apply(epilogue.function, value) if inline else value))
+                row = self.y_start + r * self.p.y_pitch
+                if store_frame is not None:
+                    store_frame(self.a.y, row, self.lane // VECTOR_LANES, values)
+                else:
+                    for v, value in enumerate(values):
+                        self.a.y.store(row + v * VECTOR_LANES, value)
         if not inline:
-            with loop(0, T.min(self.rows, self.last - self.first)) as r, loop(0, self.vectors) as v:
-                offset = let(self.start + r * self.pitch + v * VECTOR_LANES)
+            with loop(0, T.min(self.rows, self.p.rows - self.first)) as r, loop(0, self.vectors) as v:
+                offset = let(self.y_start + r * self.p.y_pitch + v * VECTOR_LANES)
                 self.a.y.store(offset, apply(epilogue.function, self.a.y.load(offset)))

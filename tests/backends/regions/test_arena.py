@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsecc.backends.tvm.arena import ALIGNMENT_ELEMS, SLACK_ELEMS, Buffer, place
+from sparsecc.backends.tvm.arena import ALIGNMENT_ELEMS, SLACK_ELEMS, Buffer, place, share_frames
 
 steps = st.integers(0, 12)
 
@@ -39,3 +39,20 @@ def test_a_chain_needs_two_places() -> None:
 
 def test_nothing_needs_only_slack() -> None:
     assert place([]) == ([], 2 * SLACK_ELEMS)
+
+
+def test_frames_of_one_shape_take_turns_and_nothing_else_touches_them() -> None:
+    big, small = (4, 8, 8), (4, 4, 4)
+    frames = {0: big, 1: big, 2: big, 4: small}
+    buffers = [Buffer(96, 0, 2), Buffer(96, 1, 3), Buffer(96, 3, 5), Buffer(96, 4, 5), Buffer(32, 3, 4)]
+    shared, slots = share_frames(buffers, frames)
+    assert slots == [0, 1, 0, 3, 4]  # the third takes the memory of the first, which was last read before
+    offsets, _ = place(shared)
+    begins = {slots[number]: offsets[slots[number]] for number in range(5)}
+    ends = {slots[number]: offsets[slots[number]] + buffers[number].elems for number in range(5)}
+    assert all(ends[a] <= begins[b] or ends[b] <= begins[a] for a in begins for b in begins if a != b)
+
+
+def test_a_frame_keeps_its_memory_for_the_whole_plan() -> None:
+    shared, _ = share_frames([Buffer(96, 1, 2), Buffer(96, 5, 6)], {0: (4, 8, 8)})
+    assert shared == [Buffer(96, 0, 6), Buffer(96, 5, 6)]

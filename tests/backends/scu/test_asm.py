@@ -11,7 +11,7 @@ from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.diagnostics import CompileError
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(programs())
 def test_any_valid_program_round_trips_both_ways(program: UnitProgram) -> None:
     data = container.write(program, TARGET)

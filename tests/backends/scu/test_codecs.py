@@ -79,7 +79,7 @@ def test_edge_sizes_with_every_dtype_content_and_share(n: int, codec: Codec) -> 
         assert len(block) <= worst_case_bytes(codec, n, int(mask.sum()), dtype)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tile=tiles(), codec=st.sampled_from(Codec))
 def test_a_block_decodes_to_what_was_encoded(tile: tuple[Dtype, Array, Array], codec: Codec) -> None:
     dtype, values, mask = tile
@@ -99,7 +99,7 @@ def test_a_block_decodes_to_what_was_encoded(tile: tuple[Dtype, Array, Array], c
     assert encode(codec, values, np.flatnonzero(mask), dtype) == block
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tile=tiles(SIZES[:-1]), codec=st.sampled_from(Codec))
 def test_a_second_decoder_reads_the_same(tile: tuple[Dtype, Array, Array], codec: Codec) -> None:
     dtype, values, mask = tile
@@ -242,7 +242,7 @@ def test_a_constant_takes_the_codec_that_suits_its_values() -> None:
     assert Header.parse(few).codec == Codec.INDEX
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=256).filter(any).map(lambda c: c + [0] * (256 - len(c))))
 def test_code_lengths_are_optimal(counts: list[int]) -> None:
     lengths = code_lengths(counts)

@@ -60,7 +60,7 @@ def test_golden_text_makes_the_golden_file() -> None:
     assert write(assemble((GOLDEN / "every_op.s").read_text(), TARGET), TARGET) == data
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(programs())
 def test_read_returns_what_was_written(program: UnitProgram) -> None:
     data = write(program, TARGET)
@@ -439,7 +439,7 @@ def test_ten_thousand_mutated_files() -> None:
 KNOWN = {"SCC090", "SCC091", "SCC092", "SCC093", "SCC100", "SCC101", "SCC102", "SCC103", "SCC104"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=64, max_size=64), st.sampled_from(Op))
 def test_a_descriptor_of_random_bytes_is_refused_or_harmless(noise: bytes, op: Op) -> None:
     start = CODE_AT + 64 * FENCE

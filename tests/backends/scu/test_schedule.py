@@ -207,7 +207,7 @@ def test_too_few_semaphores() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(GRAPHS, st.integers(1, 3))
 def test_no_semaphore_counts_beyond_what_the_target_can(graph: TaskGraph, most: int) -> None:
     target = replace(TARGET, command=replace(TARGET.command, semaphore_most=most))

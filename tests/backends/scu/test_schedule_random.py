@@ -157,7 +157,7 @@ def written_span(d: Descriptor, program: UnitProgram) -> tuple[int, int] | None:
 # ---- properties ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(GRAPHS, st.sampled_from([0, 64, 1024, None]), st.data())
 def test_schedule_respects_the_graph(graph: TaskGraph, spare_bytes: int | None, data: st.DataObject) -> None:
     target = TARGET if spare_bytes is None else tight(graph, spare_bytes)
@@ -180,7 +180,7 @@ def test_schedule_respects_the_graph(graph: TaskGraph, spare_bytes: int | None, 
         assert found.makespan <= max(s + c for s, c in zip(in_order, problem.cycles, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(copies(), st.sampled_from([0, 64, 256, None]), st.integers(0, 2**32))
 def test_any_interleaving_computes_the_same(graph: TaskGraph, spare_bytes: int | None, seed: int) -> None:
     target = TARGET if spare_bytes is None else tight(graph, spare_bytes)
@@ -198,7 +198,7 @@ def test_any_interleaving_computes_the_same(graph: TaskGraph, spare_bytes: int |
         assert {name: computed[name] for name in expected} == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(networks(), st.sampled_from([0, 1024, None]), st.integers(0, 2**32))
 def test_any_interleaving_of_a_network_computes_the_same(graph: TaskGraph, spare_bytes: int | None, seed: int) -> None:
     target = TARGET if spare_bytes is None else tight(graph, spare_bytes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scu_programs import CONFIG, EVERY_OP, IN, OUT, RUNS, TARGET, M
 
@@ -71,7 +71,6 @@ def tensors(draw: st.DrawFn, dtype: Dtype, elems: int) -> npt.NDArray[Any]:
     return bits.view(ARRAYS[dtype])
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from(Dtype), st.sampled_from([c for c in Codec if c != Codec.HUFFMAN]))
 def test_what_arrives_is_what_the_contract_says(data: st.DataObject, dtype: Dtype, codec: Codec) -> None:
     draw = data.draw
@@ -149,7 +148,6 @@ def test_strided_copy() -> None:
     assert outcome.outputs == [bytes([100, 101, 90, 91, 80, 81, 150, 151, 140, 141, 130, 131])]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.tuples(st.integers(1, 4), st.integers(1, 4)),
        st.lists(st.integers(-9, 9), min_size=4, max_size=4))  # fmt: skip
 def test_copies_as_one_byte_after_the_other(run_bytes: int, reps: tuple[int, int], strides: list[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from scu_programs import CONFIG, EVERY_OP, IN, LINK, OUT, RUNS, TARGET, M, programs
 
 from sparsecc.backends.scu import container
@@ -184,9 +184,10 @@ def test_times_change_nothing_but_times() -> None:
     assert (timed.outputs, timed.counters) == (untimed.outputs, untimed.counters)
     assert untimed.cycles == untimed.overlap == untimed.compute_share == 0
     assert untimed.busy_cycles.keys() == timed.busy_cycles.keys()
+    assert timed.events
+    assert (untimed.events, untimed.total_pj, untimed.dram_bytes) == ({}, 0, 0)
 
 
-@settings(deadline=None)
 @given(programs())
 def test_programs_without_races_compute_the_same_at_all_times(program: UnitProgram) -> None:
     code = list[Descriptor]()
@@ -213,7 +214,6 @@ def codes_of(program: UnitProgram, timing: bool) -> set[str]:
     return set()
 
 
-@settings(deadline=None)
 @given(programs())
 def test_every_valid_program_ends(program: UnitProgram) -> None:
     began = time.monotonic()

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from scu_programs import CONFIG, IN, LINK, OUT, RUNS, TARGET, M, programs
 
 from sparsecc.backends.scu.codecs import Codec, Dtype
@@ -68,7 +68,6 @@ def test_events_and_energy_by_component() -> None:
     assert (result.link_bytes, result.dram_bytes, result.descriptor_bytes) == (416, 1024 + 512 + 1024, 384)
 
 
-@settings(deadline=None)
 @given(programs())
 def test_every_event_has_a_price(program: UnitProgram) -> None:
     for d in program.code:

@@ -108,17 +108,9 @@ def test_a_missing_semaphore() -> None:
     first, second = copy(IN, M["tile0"], **releases(0)), copy(OUT, M["dram"] + 64, M["tile0"], **acquires(0))
     assert findings(first, second) == []
     assert findings(first, replace(second, acq_ge=0)) == [
-        "SCC106 descriptor 0 (COPY, queue IN) and descriptor 1 (COPY, queue OUT) may run in any order, and both touch "
-        "bytes 0 to 63 of tile0, which the first writes"
+        "SCC106 descriptor 1 (COPY, queue OUT) reads bytes 0 to 63 of tile0, and does not wait until descriptor 0 "
+        "(COPY, queue IN) has written there"
     ]
-
-
-def test_overlapping_buffers() -> None:
-    assert findings(copy(IN, M["tile0"]), copy(OUT, M["tile0"] + 63)) == [
-        "SCC106 descriptor 0 (COPY, queue IN) and descriptor 1 (COPY, queue OUT) may run in any order, and both touch "
-        "bytes 63 to 63 of tile0, which both write"
-    ]
-    assert findings(copy(IN, M["tile0"]), copy(OUT, M["tile0"] + 64)) == []
 
 
 def test_order_reaches_through_other_queues_and_fences() -> None:
@@ -162,9 +154,46 @@ def test_registers_race_too() -> None:
         constants=bytes(16),
     )
     assert [str(finding.message) for finding in verify_program(program, TARGET)] == [
-        "descriptor 0 (CFGW, queue CONFIG) and descriptor 1 (SEND, queue OUT) may run in any order, and both touch "
-        "bytes 1296 to 1311 of config, which the first writes"
+        "descriptor 1 (SEND, queue OUT) reads bytes 1296 to 1311 of config, and does not wait until descriptor 0 "
+        "(CFGW, queue CONFIG) has written there"
     ]
+
+
+# ---- SCC128 ----------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_buffers() -> None:
+    assert findings(copy(IN, M["tile0"]), copy(OUT, M["tile0"] + 63)) == [
+        "SCC128 descriptor 1 (COPY, queue OUT) writes bytes 63 to 63 of tile0, and does not wait until descriptor 0 "
+        "(COPY, queue IN) has written there: buffers overlap that are alive at once"
+    ]
+    assert findings(copy(IN, M["tile0"]), copy(OUT, M["tile0"] + 64)) == []
+
+
+def test_a_place_used_again_too_early() -> None:
+    read, write = copy(OUT, M["dram"] + 64, M["tile0"]), copy(IN, M["tile0"])
+    assert findings(read, write) == [
+        "SCC128 descriptor 1 (COPY, queue IN) writes bytes 0 to 63 of tile0, and does not wait until descriptor 0 "
+        "(COPY, queue OUT) has read there: buffers overlap that are alive at once"
+    ]
+    assert findings(replace(read, **releases(0)), replace(write, **acquires(0))) == []
+
+
+def test_a_second_buffer_over_the_first() -> None:
+    """Both are written by one queue, so in order, and nothing has read the first before the second comes."""
+    read = copy(OUT, M["dram"] + 64, M["tile0"], **acquires(0))
+    first = copy(IN, M["tile0"], **releases(0))
+    assert findings(first, copy(IN, M["tile0"] + 64), read) == []
+    assert findings(first, copy(IN, M["tile0"] + 63), read) == [
+        "SCC128 descriptor 1 (COPY, queue IN) writes bytes 63 to 63 of tile0, and does not wait until descriptor 2 "
+        "(COPY, queue OUT) has read there: buffers overlap that are alive at once"
+    ]
+
+
+def test_both_at_once() -> None:
+    """The second needs what the first writes, and overwrites what the first reads."""
+    there, back = copy(IN, M["tile1"], M["tile0"]), copy(OUT, M["tile0"], M["tile1"])
+    assert sorted(finding[:6] for finding in findings(there, back)) == ["SCC106", "SCC128"]
 
 
 # ---- SCC107 ----------------------------------------------------------------------------------------------------------
@@ -244,7 +273,7 @@ def test_every_semaphore_is_needed() -> None:
         d = PROGRAM.code[i]
         bare = replace(d, acq_sem=0, acq_ge=0) if d.op != Op.WAIT else Descriptor(Op.NOP, d.flags)
         code = (*PROGRAM.code[:i], bare, *PROGRAM.code[i + 1 :])
-        assert {f.code for f in verify_program(replace(PROGRAM, code=code), TARGET)} & {"SCC106", "SCC107"}, i
+        assert {f.code for f in verify_program(replace(PROGRAM, code=code), TARGET)} & {"SCC106", "SCC107", "SCC128"}, i
 
 
 def test_without_a_release_the_program_never_ends() -> None:
@@ -259,12 +288,12 @@ def test_buffers_moved_onto_each_other() -> None:
         replace(d, dst=M["link"]) if d.op == Op.SEND else replace(d, src=M["link"]) if d.op == Op.RECV else d
         for d in PROGRAM.code
     ]
-    assert {f.code for f in verify_program(replace(PROGRAM, code=tuple(payloads)), TARGET)} >= {"SCC106", "SCC107"}
+    assert {f.code for f in verify_program(replace(PROGRAM, code=tuple(payloads)), TARGET)} >= {"SCC107", "SCC128"}
     tensors = [
         replace(d, **{side: M["tile1"] for side in ("src", "dst") if getattr(d, side) >> 56 == M["tile1"] >> 56})
         for d in PROGRAM.code
     ]
-    assert {f.code for f in verify_program(replace(PROGRAM, code=tuple(tensors)), TARGET)} == {"SCC106"}
+    assert {f.code for f in verify_program(replace(PROGRAM, code=tuple(tensors)), TARGET)} >= {"SCC128"}
 
 
 def refused(data: bytes) -> str:
@@ -350,8 +379,8 @@ def test_ten_thousand_mutated_programs() -> None:
             runs(program)
             changed += 1
     assert changed > 100
-    assert codes.keys() >= {"SCC105", "SCC106", "SCC107"}
-    assert codes.keys() <= {"SCC105", "SCC106", "SCC107", "SCC108"}
+    assert codes.keys() >= {"SCC105", "SCC106", "SCC107", "SCC128"}
+    assert codes.keys() <= {"SCC105", "SCC106", "SCC107", "SCC108", "SCC128"}
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------

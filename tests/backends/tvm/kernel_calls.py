@@ -59,6 +59,13 @@ SLICED = [
     *(Spmm(rows, 1, 2, "int32", epilogue, sliced=True) for rows in (1, 4, 16) for epilogue in EPILOGUES),
 ]
 DENSE = [*(Dense(rows, 4) for rows in (1, 4, 5, 6)), *(Dense(6, 2, "int32", epilogue) for epilogue in EPILOGUES)]
+FRAMED: list[Spmm | Dense] = [
+    *(Spmm(1, 1, vectors, epilogue=Epilogue("relu", add=True), frame_width=0) for vectors in (1, 2, 4)),
+    *(Spmm(1, 1, 4, epilogue=Epilogue("relu"), frame_width=width) for width in (8, 16, 32, 64)),
+    *(Spmm(4, 1, 4, "int32", frame_width=width) for width in (0, 16)),
+    *(Dense(6, 4, "int32", frame_width=width) for width in (0, 32)),
+    Spmm(16, 1, 2, frame_width=4),
+]
 SPMV = [
     *(Spmv(*block) for block in ((1, 1), (4, 1), (16, 1), (4, 4), (2, 3))),
     *(Spmv(1, 1, "int32", epilogue) for epilogue in EPILOGUES),
@@ -77,7 +84,7 @@ OTHERS: list[KernelSpec] = [
     LoadTokens(),
     StoreTokens(),
 ]
-SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *SPMV, *SELL, *GEMV, *ELEMENTWISE, *OTHERS]
+SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *FRAMED, *SPMV, *SELL, *GEMV, *ELEMENTWISE, *OTHERS]
 
 SENTINEL = np.float32(-1.2345e30)
 PAGE = mmap.PAGESIZE

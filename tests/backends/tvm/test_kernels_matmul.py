@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kernel_calls import (
     DENSE,
+    FRAMED,
     GEMV,
     SELL,
     SLICED,
@@ -103,6 +104,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 y_base=0,
                 y_tile=m * lanes,
                 y_pitch=lanes,
+                z_pitch=lanes,
                 slices=3,
             )
             run = partial(
@@ -135,10 +137,65 @@ def test_bases_and_pitches_reach_a_part_of_a_value(isa: Isa) -> None:
     x, y, bias = uniform(k, pitch), uniform(m, pitch, seed=1), uniform(m)
     expected = y.astype(np.float64)
     expected[:, 64:] = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x[:, 64:] + bias[:, None], y[:, 64:])
-    p = MatmulParameters(m, m, 0, 2, pitch, x_base=64, x_tile=32, y_base=64, y_tile=32, y_pitch=pitch)
+    p = MatmulParameters(m, m, 0, 2, pitch, x_base=64, x_tile=32, y_base=64, y_tile=32, y_pitch=pitch, z_pitch=pitch)
     cols = weight.cols.astype(np.int32)
     call(spec, isa, p, 2, x=x, y=y, z=y, rows=weight.rows, cols=cols, values=weight.values, bias=bias)
     close(y, expected)
+
+
+@pytest.mark.parametrize("spec", FRAMED, ids=lambda spec: spec.symbol)
+def test_a_frame_is_written_between_its_zeros(spec: Spmm | Dense, isa: Isa) -> None:
+    """Every copy is the image moved by a column, and nothing around it changes, in whatever order tiles come."""
+    tile = spec.vectors * 16
+    widths = [spec.frame_width] if spec.frame_width else [1, 2, 7, 8, 9, 14, 16, 31, 32, 33, 100]
+    m, k = 9, 12
+    for width in widths:
+        tiles = 2 if spec.frame_width else -(-(2 * width + 5) // tile)
+        height = tiles * tile // width if spec.frame_width else (tiles * tile - 5) // width
+        lanes, rows = height * width, -(-(width + tiles * tile + 1) // width)
+        block = (spec.block_rows, spec.block_cols) if isinstance(spec, Spmm) else (1, 1)
+        weight = pack(m, k, block, 0.4)
+        x, z, bias = uniform(k, tiles * tile), uniform(m, tiles * tile + 3, seed=1), uniform(m, seed=2)
+        total = weight.dense.astype(np.float64) @ x + bias[:, None]
+        image = epilogue(spec.epilogue, total, z[:, :-3])[:, :lanes].reshape(m, height, width)
+        expected = np.zeros((3, m, rows, width))
+        expected[0, :, 1 : height + 1, 1:] = image[:, :, :-1]
+        expected[1, :, 1 : height + 1] = image
+        expected[2, :, 1 : height + 1, :-1] = image[:, :, 1:]
+        block_rows = -(-m // spec.block_rows)
+        pitches = {"y_pitch": rows * width, "z_pitch": tiles * tile + 3, "copy_pitch": m * rows * width}
+        p = MatmulParameters(
+            block_rows,
+            m,
+            k,
+            block_rows,
+            tiles * tile,
+            x_base=0,
+            x_tile=tile,
+            y_base=0,
+            y_tile=tile,
+            **pitches,
+            width=width,
+            lanes=lanes,
+        )
+        y = guarded(np.zeros_like(expected, np.float32))
+        call(
+            spec,
+            isa,
+            p,
+            tiles * block_rows,
+            x=x,
+            y=y.reshape(-1)[width:],
+            z=guarded(z),
+            rows=weight.rows,
+            cols=(weight.cols if isinstance(spec, Spmm) else np.arange(k)).astype(spec.index),
+            values=guarded(weight.values if isinstance(spec, Spmm) else weight.dense),
+            bias=guarded(bias),
+            splits=split_points(tiles * block_rows),
+        )
+        close(y, expected)
+        np.testing.assert_array_equal(y[expected == 0], 0)
+        assert_untouched(y, "end")
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

@@ -212,6 +212,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
                 break
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
+    assert "stopping after this step; press again to stop at once\n" in err
     assert err.endswith("interrupted; nothing was written\n")
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []

@@ -191,8 +191,9 @@ def target(name: str, width: int, folder: Path) -> Target:
 
 def fine_tuned() -> Iterator[FineTuned]:
     for name, recipe in RECIPES.items():
-        yield fine_tune(name, recipe)
-        print(f"{name}, fine-tuning: done", file=sys.stderr)
+        for row in fine_tune(name, recipe):
+            yield row
+            print(f"{name}, {row.ratio:.2f}x, fine-tuning: done", file=sys.stderr)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

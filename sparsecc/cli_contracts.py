@@ -46,7 +46,11 @@ Sensitivity = Annotated[
 ]
 MapBlock = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Neurons per entry of a map; the least that fits if absent.", rich_help_panel=PANEL),
+    typer.Option(
+        metavar="N",
+        help="Neurons per entry of a map; a channel, of vectors and tokens a neuron, if absent.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Period = Annotated[
     int | None,

@@ -25,6 +25,7 @@ def heard_between_steps() -> Generator[Callable[[Progress | None], Progress]]:
         if pressed:
             signal.default_int_handler(number, frame)
         pressed = True
+        print("stopping after this step; press again to stop at once", file=sys.stderr)
 
     def checked(listener: Progress | None) -> Progress:
         def tell(stage: str, done: int, total: int) -> None:

@@ -160,13 +160,15 @@ class Program:
         values = (node.meta.get("val") for node in self.graph.nodes)
         return next(v.fake_mode for v in values if isinstance(v, FakeTensor))
 
-    def add_call(self, before: fx.Node, target: OpOverload, *args: Argument, like: fx.Node) -> fx.Node:
-        """Insert ``target(*args)`` before a node, with its shape computed and the source line of ``like``."""
+    def add_call(
+        self, before: fx.Node, target: OpOverload, *args: Argument, like: fx.Node, **kwargs: Argument
+    ) -> fx.Node:
+        """Insert ``target(*args, **kwargs)`` before a node, with its shape computed and the source line of ``like``."""
         with self.graph.inserting_before(before):
-            node = self.graph.call_function(target, args)
+            node = self.graph.call_function(target, args, dict(kwargs))
         node.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
         with self.fake_mode:
-            node.meta["val"] = target(*fx.map_arg(args, lambda n: n.meta["val"]))
+            node.meta["val"] = target(*fx.map_arg(args, lambda n: n.meta["val"]), **kwargs)
         return node
 
     def tidy(self) -> None:

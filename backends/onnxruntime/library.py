@@ -20,7 +20,7 @@ from sparsecc.progress import track
 
 from .tables import c_tables, kernels_of
 
-SOURCES = ("runtime.c", "ort.c")
+SOURCES = ("prepare.c", "runtime.c", "ort.c")
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-shared")
 # zig compiles for the machine at hand unless told otherwise; glibc 2.17 is that of manylinux2014
 ZIG_FLAGS = ("-target", "x86_64-linux-gnu.2.17", "-mcpu=x86_64")

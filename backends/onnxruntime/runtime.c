@@ -1,4 +1,4 @@
-/* The engine of kernels.so: constants in, tables prepared and checked once, then steps over items. Needs only libc. */
+/* The engine of kernels.so: constants in, tables prepared once (prepare.c), then steps over items. Needs only libc. */
 #define _POSIX_C_SOURCE 199309L /* clock_gettime, beside C11 */
 #include "runtime.h"
 
@@ -40,7 +40,7 @@ struct engine {
     atomic_int threads;     /* the most that were seen in one call */
 };
 
-static void *fail(struct message *message, const char *format, ...) {
+void *sparsecc_fail(struct message *message, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(message->text, sizeof message->text, format, arguments);
@@ -75,7 +75,7 @@ enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {
         for (wanted = ISA_AVX2; wanted < ISA_COUNT && strcmp(name, names[wanted]) != 0; wanted++)
             ;
         if (wanted == ISA_COUNT) {
-            fail(message, "SPARSECC_ISA is '%s'; it can be avx2 or avx512", name);
+            sparsecc_fail(message, "SPARSECC_ISA is '%s'; it can be avx2 or avx512", name);
             return ISA_AUTO;
         }
     }
@@ -84,10 +84,10 @@ enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {
         if (sparsecc_kernels[isa] != NULL && supported(isa))
             return isa;
     if (wanted != ISA_AUTO)
-        fail(message, "%s kernels were asked for, but %s", names[wanted],
+        sparsecc_fail(message, "%s kernels were asked for, but %s", names[wanted],
              sparsecc_kernels[wanted] == NULL ? "this kernels.so has none" : "this CPU cannot run them");
     else
-        fail(message,
+        sparsecc_fail(message,
              "this kernels.so needs a CPU with %s; run model.onnx without it: the portable form gives the same results",
              sparsecc_kernels[ISA_AVX2] == NULL ? "AVX-512 (F, BW, CD, DQ, VL)" : "AVX2, FMA and BMI2");
     return ISA_AUTO;
@@ -102,88 +102,11 @@ int64_t sparsecc_row_elems(const struct input *input) {
     return elems;
 }
 
-static int32_t load_index(const void *table, int64_t i, int32_t bytes) {
-    return bytes == 2 ? ((const uint16_t *)table)[i] : ((const int32_t *)table)[i];
-}
-
-static void store_index(void *table, int64_t i, int32_t bytes, int32_t index) {
-    if (bytes == 2)
-        ((uint16_t *)table)[i] = (uint16_t)index;
-    else
-        ((int32_t *)table)[i] = index;
-}
-
-static int32_t mapped(const struct prepare *p, int32_t column) {
-    int32_t kx = column % p->kernel_width, ky = column / p->kernel_width % p->kernel_height;
-    return column / p->kernel_width / p->kernel_height * p->channel_step + p->row_steps[ky] + p->column_steps[kx];
-}
-
-static bool in_place(const struct prepare *p) {
-    if (p->columns < 0 || p->block_cols != 1 || p->index_bytes != p->stored_index_bytes)
-        return false;
-    for (int32_t column = 0; column < p->cols; column++)
-        if (mapped(p, column) != column)
-            return false;
-    return true;
-}
-
-/* Kernels trust indices, and an artifact may have been tampered with: every one is checked here. */
-static bool check_rows(const struct prepare *p, const int32_t *starts, const char *name, struct message *message) {
-    int32_t grid_rows = (p->rows + p->block_rows - 1) / p->block_rows;
-    if (starts[0] != 0 || starts[grid_rows] != p->blocks)
-        return fail(message, "input '%s' runs from %d to %d, expected 0 to %d: the artifact is damaged", name,
-                    (int)starts[0], (int)starts[grid_rows], (int)p->blocks);
-    for (int32_t row = 0; row < grid_rows; row++)
-        if (starts[row] > starts[row + 1])
-            return fail(message, "input '%s' falls from %d to %d at row %d: the artifact is damaged", name,
-                        (int)starts[row], (int)starts[row + 1], (int)row);
-    return true;
-}
-
-static bool check_columns(const struct prepare *p, const void *columns, const char *name, struct message *message) {
-    int32_t grid_cols = (p->cols + p->block_cols - 1) / p->block_cols;
-    for (int32_t block = 0; block < p->blocks; block++) {
-        int32_t column = load_index(columns, block, p->stored_index_bytes);
-        if (column < 0 || column >= grid_cols)
-            return fail(message, "input '%s' holds column %d at %d, expected 0 to %d: the artifact is damaged", name,
-                        (int)column, (int)block, (int)grid_cols - 1);
-    }
-    return true;
-}
-
-static bool prepare(struct engine *engine, int32_t number, struct message *message) {
-    const struct prepare *p = &engine->region->prepares[number];
-    const struct input *inputs = engine->region->inputs;
-    bool sparse = p->columns >= 0;
-    const void *columns = sparse ? engine->constants[p->columns] : NULL;
-    if (sparse && (!check_rows(p, engine->constants[p->row_starts], inputs[p->row_starts].name, message) ||
-                   !check_columns(p, columns, inputs[p->columns].name, message)))
-        return false;
-    if (in_place(p)) {
-        engine->tables[number] = columns;
-        return true;
-    }
-    int64_t blocks = sparse ? p->blocks : p->cols;
-    void *table = malloc((size_t)(blocks * p->block_cols + 1) * (size_t)p->index_bytes);
-    if (table == NULL)
-        return fail(message, "out of memory");
-    engine->tables[number] = engine->owned[number] = table;
-    for (int64_t block = 0; block < blocks; block++) {
-        int32_t first = sparse ? load_index(columns, block, p->stored_index_bytes) : (int32_t)block;
-        for (int32_t i = 0; i < p->block_cols; i++) {
-            int32_t column = first * p->block_cols + i; /* beyond the matrix its values are 0: any column will do */
-            store_index(table, block * p->block_cols + i, p->index_bytes,
-                        mapped(p, column < p->cols ? column : p->cols - 1));
-        }
-    }
-    return true;
-}
-
 struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, const void *const *inputs,
                                     struct message *message) {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
-        return fail(message, "out of memory");
+        return sparsecc_fail(message, "out of memory");
     engine->region = region;
     engine->kernels = sparsecc_kernels[isa];
     engine->constants = calloc((size_t)region->input_count + 1, sizeof *engine->constants);
@@ -192,7 +115,7 @@ struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, c
     engine->free = calloc((size_t)region->variant_count + 1, sizeof *engine->free);
     if (!engine->constants || !engine->tables || !engine->owned || !engine->free) {
         sparsecc_engine_close(engine);
-        return fail(message, "out of memory");
+        return sparsecc_fail(message, "out of memory");
     }
     for (int32_t i = 0; i < region->input_count; i++)
         engine->constants[i] = region->inputs[i].constant ? inputs[i] : NULL;
@@ -200,7 +123,8 @@ struct engine *sparsecc_engine_open(const struct region *region, enum isa isa, c
     for (int32_t i = 0; i < region->variant_count; i++)
         atomic_flag_clear(&engine->free[i].busy);
     for (int32_t i = 0; i < region->prepare_count; i++)
-        if (!prepare(engine, i, message)) {
+        if (!sparsecc_prepare(&region->prepares[i], region->inputs, engine->constants, &engine->tables[i],
+                              &engine->owned[i], message)) {
             sparsecc_engine_close(engine);
             return NULL;
         }
@@ -542,7 +466,7 @@ int32_t sparsecc_region_count(void) { return sparsecc_regions_count; }
 /* `isa`: 0 the best, 1 AVX2, 2 AVX-512. */
 struct engine *sparsecc_open(int32_t region, const void *const *inputs, int32_t isa, struct message *message) {
     if (region < 0 || region >= sparsecc_regions_count || isa < 0 || isa >= ISA_COUNT)
-        return fail(message, "no such region or instruction set");
+        return sparsecc_fail(message, "no such region or instruction set");
     enum isa chosen = sparsecc_choose_isa((enum isa)isa, message);
     return chosen == ISA_AUTO ? NULL : sparsecc_engine_open(&sparsecc_regions[region], chosen, inputs, message);
 }

@@ -29,13 +29,16 @@ struct step {
     int64_t flops, touched_bytes;
 };
 
-/* Column k = (c, ky, kx) becomes c * channel_step + row_steps[ky] + column_steps[kx]; columns < 0: a dense weight. */
+/* A table for kernels, see Prepare in backends/tvm/plan.py; inputs are by number, < 0 where there is none. */
+enum { LAYOUT_STORED, LAYOUT_SLICED, LAYOUT_SELL };
+enum { TABLE_COLS, TABLE_ROWS, TABLE_VALUES };
 struct prepare {
     int32_t rows, cols, index_bytes;
     int32_t channel_step, kernel_height, kernel_width;
     const int32_t *row_steps, *column_steps;
-    int32_t columns, row_starts; /* numbers of inputs */
+    int32_t columns, row_starts, values; /* numbers of inputs */
     int32_t stored_index_bytes, blocks, block_rows, block_cols;
+    int32_t layout, slice_blocks, table;
 };
 
 /* Types are numbered as in onnx::TensorProto, which onnxruntime's enumeration follows. */
@@ -96,6 +99,14 @@ struct engine;
 struct pool {
     void (*run)(const struct pool *self, void (*work)(void *job, size_t index), size_t count, void *job);
 };
+
+/* Write the message; NULL, or false. */
+void *sparsecc_fail(struct message *message, const char *format, ...);
+
+/* Check what a table is made from, and make it: `owned` is the caller's to free, NULL where a constant serves as it is.
+ * False and a message where the constants are not what the region was compiled for. */
+bool sparsecc_prepare(const struct prepare *p, const struct input *inputs, const void *const *constants,
+                      const void **table, void **owned, struct message *message);
 
 /* The instruction set to use, ISA_AUTO where there is none (message). `wanted` ISA_AUTO asks SPARSECC_ISA, then the CPU. */
 enum isa sparsecc_choose_isa(enum isa wanted, struct message *message);

@@ -63,9 +63,16 @@ class SCUTarget:
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:  # noqa: ARG002
         """Emit model.onnx, write the program, and run both on the example inputs.
 
-        Raises: PassBug if an engine differs from the Program by more than TOLERANCE.
+        Raises: CompileError SCC083 without a program; PassBug if an engine differs from the Program by more than
+        TOLERANCE.
         """
-        target, unit_program = program.fact(Target) or scu_v1(), program.facts[UnitProgram]
+        target, unit_program = program.fact(Target) or scu_v1(), program.fact(UnitProgram)
+        if unit_program is None:
+            raise CompileError.of(
+                "SCC083",
+                "target scu finds no program in what the passes made",
+                help=f"let the pipeline end with lower-transfers,schedule-dma; the whole is {PASSES}",
+            )
         step("writing ONNX", 0, 1)
         model = emit(program)
         step("writing ONNX", 1, 1)

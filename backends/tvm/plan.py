@@ -70,10 +70,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Prepare:
-    """A table of x indices, made and checked once from a weight's constant inputs.
+    """A table made and checked once from a weight's constant inputs: one of those that a layout needs.
 
-    Column k = (c, ky, kx) of the matrix becomes c * channel_step + row_steps[ky] + column_steps[kx]. A sparse weight
-    names its inputs and gets block_cols entries per stored block; a dense one has none and gets one entry per column.
+    stored: blocks as the model has them. Only ``cols`` are made: column k = (c, ky, kx) of the matrix becomes
+            c * channel_step + row_steps[ky] + column_steps[kx], block_cols entries per block. A dense weight names no
+            inputs and gets one entry per column.
+    sliced: blocks in the order of a sliced `Spmm`, slices being ``slice_blocks`` block columns wide.
+    sell:   single elements as `SpmvSell` wants them; x is contiguous, ``index`` not read.
     """
 
     rows: int
@@ -88,6 +91,10 @@ class Prepare:
     blocks: int = 0
     block_rows: int = 1
     block_cols: int = 1
+    layout: Literal["stored", "sliced", "sell"] = "stored"
+    slice_blocks: int = 0
+    table: Literal["cols", "rows", "values"] = "cols"
+    values: int | None = None  # input number, where the table holds values
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,13 @@ def _lines(plan: RegionPlan) -> Iterator[str]:
     for number, output in enumerate(plan.outputs):
         yield f"  output {number}: {output.name} [{', '.join(map(str, output.shape))}]"
     for number, table in enumerate(plan.prepares):
-        source = "every column" if table.columns is None else f"columns of input {table.columns}"
+        layouts = {"stored": "", "sliced": f" in slices of {table.slice_blocks} block columns", "sell": " in SELL"}
+        inputs = {"cols": table.columns, "rows": table.row_starts, "values": table.values}
+        layout = layouts[table.layout]
+        if table.table != "cols" or table.layout == "sell":
+            yield f"  prepared {number}: {table.table} of input {inputs[table.table]}{layout}"
+            continue
+        source = "every column" if table.columns is None else f"columns of input {table.columns}{layout}"
         steps = f"c*{table.channel_step} + ky{list(table.row_steps)} + kx{list(table.column_steps)}"
         yield f"  prepared {number}: {source} of {table.rows}x{table.cols} -> {steps} {table.index}"
     for variant in plan.variants:

@@ -1,8 +1,7 @@
-"""Lower a token region: a panel of tokens per item, every value [features][lanes]."""
+"""Lower a token region: per item a panel of tokens, every value [features][lanes], or one token, a plain vector."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field, replace
 
 from torch import fx
@@ -19,6 +18,8 @@ from .kernels.spec import (
     LoadTokens,
     StoreTokens,
     TokensParameters,
+    VectorNormParameters,
+    float_bits,
 )
 from .matmul import Columns, multiply
 from .plan import LANES, NOTHING, Ref, Step
@@ -26,7 +27,7 @@ from .plan import LANES, NOTHING, Ref, Step
 
 @dataclass
 class TokenLowering:
-    """Emits the steps of layers over panels of ``lanes`` tokens."""
+    """Emits the steps of layers over panels of ``lanes`` tokens: a multiple of a vector, or 1."""
 
     builder: Builder
     lanes: int
@@ -40,7 +41,7 @@ class TokenLowering:
                 z = None if layer.add is None else self._value(layer.add)
                 y, epilogue = self._new(layer.node), Epilogue(layer.function, layer.add is not None)
                 bias, columns = builder.bias(op.bias), Columns(self.lanes)
-                multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue)
+                multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue, sliced=True)
             case LayerNorm() as op:
                 x, y = self._value(op.x), self._new(layer.node)
                 self._layer_norm(layer.name, op, x, y)
@@ -54,12 +55,19 @@ class TokenLowering:
                 raise AssertionError(layer.op)
 
     def write(self, number: int, node: fx.Node) -> None:
-        panel = self._value(node)
-        self._transfer(f"{node.name}.out", StoreTokens(), panel, panel.ref, Ref("output", number))
+        panel, output = self._value(node), Ref("output", number)
+        if self.lanes == 1:
+            self.builder.copy(f"{node.name}.out", panel, replace(panel, ref=output))
+        else:
+            self._transfer(f"{node.name}.out", StoreTokens(), panel, panel.ref, output)
 
     def _value(self, node: fx.Node) -> Value:
-        """The panel of a node; the region's inputs are loaded where they are first needed."""
-        if node not in self.values:
+        """The panel of a node; the region's inputs are loaded where they are first needed. One token needs no loading:
+        the kernels of a vector touch its elements only."""
+        if node not in self.values and self.lanes == 1:
+            features, _, _ = item_shape(node, "token")
+            self.values[node] = Value(self.builder.input(node), features, 1, 1, 1)
+        elif node not in self.values:
             panel = self._new(node)
             self._transfer(f"{node.name}.in", LoadTokens(), panel, self.builder.input(node), panel.ref)
         return self.values[node]
@@ -74,13 +82,12 @@ class TokenLowering:
         self.builder.emit(Step(name, kernel, parameters, LANES, 8 * panel.elems, 0, 8 * panel.elems, x, y))
 
     def _layer_norm(self, name: str, op: LayerNorm, x: Value, y: Value) -> None:
-        parameters = LayerNormParameters(x.channels, x.pitch, float_bits(op.epsilon))
         values, bias = self.builder.input(op.weight), self.builder.input(op.bias)
-        units, work = x.pitch // VECTOR_LANES, 20 * x.elems
-        step = Step(name, spec.LayerNorm(), parameters, units, work, 0, 8 * x.elems, x.ref, y.ref)
+        epsilon_bits, costs = float_bits(op.epsilon), (20 * x.elems, 0, 8 * x.elems)
+        if self.lanes == 1:
+            one = VectorNormParameters(x.channels, epsilon_bits)
+            step = Step(name, spec.VectorNorm(), one, 1, *costs, x.ref, y.ref)
+        else:
+            parameters, units = LayerNormParameters(x.channels, x.pitch, epsilon_bits), x.pitch // VECTOR_LANES
+            step = Step(name, spec.LayerNorm(), parameters, units, *costs, x.ref, y.ref)
         self.builder.emit(replace(step, values=values, bias=bias))
-
-
-def float_bits(number: float) -> int:
-    """The float32 nearest to a number, reinterpreted as int32."""
-    return int(struct.unpack("<i", struct.pack("<f", number))[0])

@@ -190,7 +190,7 @@ def _model(
 
 
 TITLE = "sparsecc tuning cache "
-FORMAT = TITLE + "2: measured microseconds by kernel, layer and machine"
+FORMAT = TITLE + "3: measured microseconds by kernel, layer and machine"
 
 
 def read_cache(path: Path) -> dict[str, float]:

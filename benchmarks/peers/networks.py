@@ -57,7 +57,9 @@ class Encoder(nn.Module):
 def resnet50() -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    return Logits(ResNetForImageClassification(ResNetConfig(num_labels=1000)))
+    configuration = ResNetConfig()
+    configuration.num_labels = 1000
+    return Logits(ResNetForImageClassification(configuration))
 
 
 def bert4() -> nn.Module:

@@ -61,7 +61,7 @@ class Worker:
             self.process.stdin.write("run\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise Failed("its process ended") from error
+            raise self._ended() from error
         seconds = float(self._answer()["seconds"])
         self.process.send_signal(signal.SIGSTOP)
         return seconds
@@ -73,9 +73,12 @@ class Worker:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise Failed(f"its process ended with status {self.process.wait()}")
+            raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _ended(self) -> Failed:
+        return Failed(f"its process ended with status {self.process.wait()}")
 
     def _end(self) -> None:
         self.process.send_signal(signal.SIGCONT)

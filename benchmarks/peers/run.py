@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def prepare(network: Network, sparsity: float, pattern: str, size: Size, folder:
     compile_s = time.perf_counter() - start
     with torch.no_grad():
         expected = model(*inputs.values())
-    arrays = {name: x.numpy() for name, x in inputs.items()}
+    arrays: dict[str, Any] = {name: x.numpy() for name, x in inputs.items()}
     names = [value.name for value in artifact.manifest.inputs]
     np.savez(folder / "inputs.npz", **arrays)
     np.savez(folder / "ours.npz", **dict(zip(names, arrays.values(), strict=True)))

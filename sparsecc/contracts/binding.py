@@ -67,8 +67,14 @@ def _turned(contract: Contract) -> bool:
 
 def _turned_back(program: Program, reader: fx.Node, sent: fx.Node, axis: int, like: fx.Node) -> fx.Node:
     """Every reader turns its own copy back: so the payload travels, not the turned tensor."""
-    strided = _moved(program, reader, sent, -1, axis, like)
-    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like)  # readers may take views
+    strided, format = _moved(program, reader, sent, -1, axis, like), _memory_format(like.meta["val"])
+    # readers may take views
+    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like, memory_format=format)
+
+
+def _memory_format(value: torch.Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if value.dim() == 4 and value.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def _moved(program: Program, before: fx.Node, x: fx.Node, source: int, target: int, like: fx.Node) -> fx.Node:
@@ -84,6 +90,8 @@ def without_contracts(program: Program) -> Program:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         for reader in [user for user in node.users if _turns_back(user, source)]:
+            for copy in [user for user in reader.users if user.target is torch.ops.aten.contiguous.default]:
+                copy.replace_all_uses_with(reader)
             reader.replace_all_uses_with(source.all_input_nodes[0])
         node.replace_all_uses_with(source)
     program.tidy()

@@ -25,7 +25,12 @@ from .contract import Contract
 from .keys import offset_table
 from .topk import STEPS, WHOLE, Moves, keep_elems
 
-_BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
+_BITS = {
+    torch.int8: torch.int8,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+}
 
 
 @torch.library.custom_op("sparsecc::keep_top", mutates_args=())
@@ -95,8 +100,15 @@ def keep_top_moving(
 
 
 def _arrived(flat: Tensor, kept: Tensor, fills: Tensor, skip_zero: bool) -> Tensor:
+    """``torch.where(sent, flat, fills)``, of the bits: a fifth of its time."""
     sent = kept & (flat != fills) if skip_zero else kept
-    return torch.where(sent, flat, fills)
+    bits = _bits(flat)
+    ones = sent.to(bits.dtype).neg_()
+    return (bits & ones).bitwise_or_(ones.bitwise_not_().bitwise_and_(_bits(fills))).view(flat.dtype)
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.contiguous().view(_BITS[x.dtype])
 
 
 def _spread(per_block: Tensor, block: int, elems: int) -> Tensor:
@@ -110,12 +122,12 @@ def _keys(x: Tensor, s: Tensor, maximum: int, shift: int, base: int, zero_point:
         return (((x.int() - zero_point).abs() * s.int()) >> shift).clamp(max=maximum)
     if x.dtype not in _BITS:
         raise ValueError(f"no key is defined for {x.dtype}")
-    name = str(x.dtype).removeprefix("torch.")
-    bits = x.contiguous().view(_BITS[x.dtype]).int()
-    magnitudes = (bits >> (16 if x.dtype == torch.float32 else 0)) & 0x7FFF
-    offsets = torch.tensor(offset_table(name).tolist(), dtype=torch.int32, device=x.device)[s.long()] - base
-    keys = ((magnitudes + offsets) >> shift).clamp(0, maximum)
-    return keys.masked_fill(x.isnan(), maximum)
+    offsets = torch.from_numpy(offset_table(str(x.dtype).removeprefix("torch.")) - np.int32(base))
+    keys = (_bits(x) >> (16 if x.dtype == torch.float32 else 0)).int()
+    keys = keys.bitwise_and_(0x7FFF).add_(offsets[s.int()])
+    keys = keys.bitwise_right_shift_(shift).clamp_(0, maximum)
+    # a sum that is a number has no NaN among its terms
+    return keys.masked_fill_(x.isnan(), maximum) if x.sum().isnan() else keys
 
 
 def _first_k(keys: Tensor, k: int) -> Tensor:
@@ -157,7 +169,7 @@ def _first_moving(keys: Tensor, moves: Moves) -> Tensor:
 def _ranks(keys: Tensor) -> Tensor:
     """Key and place in one number: int32, signed, [..., n]."""
     from_end = torch.arange(0xFFFF, 0xFFFF - keys.shape[-1], -1, dtype=torch.int32, device=keys.device)
-    return (keys - 0x8000 << 16) | from_end
+    return (keys - 0x8000).bitwise_left_shift_(16).bitwise_or_(from_end)
 
 
 @keep_top_moving.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?

@@ -9,9 +9,10 @@ from pathlib import Path
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
 
-from .contract import FILLS, MAX_PERIOD_TILES, Contract
+from .contract import FILLS, MAX_BLOCK_ELEMS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
 from .procedure import Budget, Kind
+from .topk import WHOLE
 
 SENSITIVITIES = ("taylor", "product", "activation")
 BUDGETS: Mapping[Kind, str] = {
@@ -46,7 +47,7 @@ class ContractOptions:
     accuracy: float | None = None
     keep: float | None = None
     form: str = SENSITIVITIES[0]
-    map_block: int | None = None  # elements; None: the least for which all maps fit the unit's memory
+    map_block: int | None = None  # elements; None: a channel of images, else one
     period: int = 0  # tiles
     fill: str = FILLS[0]  # "mean": of what each edge drops of the calibration data
     update_maps: bool = False  # the program renews maps from what it moves
@@ -58,10 +59,10 @@ class ContractOptions:
         _verify_budgets(self)
         if self.form not in SENSITIVITIES:
             raise _unusable(f"there is no sensitivity '{self.form}'", suggest(self.form, [*SENSITIVITIES]))
-        if self.map_block is not None and self.map_block < 1:
+        if self.map_block is not None and not 1 <= self.map_block <= MAX_BLOCK_ELEMS:
             raise _unusable(
-                f"the block of a map is {self.map_block}, expected a number of neurons from 1",
-                "leave it out for the least that fits the unit's memory",
+                f"the block of a map is {self.map_block}, expected a number of neurons from 1 to {MAX_BLOCK_ELEMS}",
+                "leave it out for an entry per channel of images, and per neuron of vectors and tokens",
             )
         if not 0 <= self.period <= MAX_PERIOD_TILES:
             raise _unusable(
@@ -94,6 +95,11 @@ def _verify_budgets(options: ContractOptions) -> None:
         if not (0 <= budget.value < 1 if from_zero else 0 < budget.value <= 1):
             range_ = "from 0, less than 1" if from_zero else "above 0 and at most 1"
             raise _unusable(f"the {BUDGETS[budget.kind]} is {budget.value:g}, expected a share {range_}", "3 % is 0.03")
+        if budget.kind == "keep" and round(budget.value * WHOLE) == 0:
+            raise _unusable(
+                f"the share to keep is {budget.value:g}, so little that nothing is sent",
+                f"shares are counted in 1/{WHOLE}: keep at least {1 / WHOLE:.2g}",
+            )
     measured = {
         "calibration data": options.calibration is not None,
         "a period": options.period,

@@ -32,8 +32,14 @@ def test_the_budget() -> None:
         ({"form": "tailor"},
          "there is no sensitivity 'tailor'\n  help: did you mean 'taylor'? known: taylor, product, activation"),
         ({"map_block": 0},
-         "the block of a map is 0, expected a number of neurons from 1\n"
-         "  help: leave it out for the least that fits the unit's memory"),
+         "the block of a map is 0, expected a number of neurons from 1 to 2147483647\n"
+         "  help: leave it out for an entry per channel of images, and per neuron of vectors and tokens"),
+        ({"map_block": 1 << 31},
+         "the block of a map is 2147483648, expected a number of neurons from 1 to 2147483647\n"
+         "  help: leave it out for an entry per channel of images, and per neuron of vectors and tokens"),
+        ({"keep": 1e-9},
+         "the share to keep is 1e-09, so little that nothing is sent\n"
+         "  help: shares are counted in 1/65536: keep at least 1.5e-05"),
         ({"period": -1},
          "the period is -1, expected a number of tiles from 0 to 65535\n"
          "  help: with 0, or without the option, k never moves"),

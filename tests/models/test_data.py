@@ -101,6 +101,7 @@ def test_idx_decodes_to_the_values_encoded(empty_root: Path) -> None:
         (gzip.compress(bytes(100))[:-12], "Compressed file ended before the end-of-stream marker was reached"),
         (gzip.compress(struct.pack(">4I", 2051, 10_000, 28, 28) + bytes(9)), "it does not hold uint8 10000 x 28 x 28"),
     ],
+    ids=["no gzip", "cut off", "too few images"],  # gzip writes the time of day: no name of a test
 )
 def test_a_damaged_file_is_named(content: bytes, why: str, empty_root: Path) -> None:
     write_mnist_test(empty_root, content)

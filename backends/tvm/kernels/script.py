@@ -6,7 +6,7 @@ Python's own ``for`` and ``if`` are decided while a kernel is written; ``loop`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -122,6 +122,25 @@ def _opaque(value: Expr) -> Expr:
 
 def broadcast(value: Expr, lanes: int = VECTOR_LANES) -> Expr:
     return T.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def permute(table: Sequence[Expr], indices: Expr, lanes: int) -> Expr:
+    """Lane i is element ``indices[i]`` of the registers of ``table`` laid end to end: 2 of 16 lanes, or 4 of 8."""
+    if lanes == VECTOR_LANES:
+        low, high = table
+        return T.call_llvm_pure_intrin("float32x16", "llvm.x86.avx512.vpermi2var.ps.512", low, indices, high)
+    parts = [T.call_llvm_pure_intrin("float32x8", "llvm.x86.avx2.permps", part, indices) for part in table]
+
+    def either(bit: int, if_zero: Expr, if_set: Expr) -> Expr:
+        return T.Select(indices & broadcast(T.int32(bit), lanes) != broadcast(T.int32(0), lanes), if_set, if_zero)
+
+    return either(16, either(8, *parts[:2]), either(8, *parts[2:]))
+
+
+def prefetch(array: Array, index: Expr) -> None:
+    """Ask for the cache line of an element, which need not exist."""
+    read, all_levels, data = 0, 3, 1  # of LLVM's llvm.prefetch
+    T.evaluate(T.call_intrin("void", "tirx.prefetch", T.address_of(array.buffer[index]), read, all_levels, data))
 
 
 def reduce_lanes(array: Array, index: int) -> Expr:

@@ -21,12 +21,14 @@ from .spec import (
     Shift,
     Spmm,
     Spmv,
+    SpmvSell,
     StoreTokens,
+    VectorNorm,
     Window,
 )
 from .spmm import dense, spmm
-from .spmv import gemv, spmv
-from .tokens import layer_norm, load_tokens, store_tokens
+from .spmv import gemv, spmv, spmv_sell
+from .tokens import layer_norm, load_tokens, store_tokens, vector_norm
 
 
 def source(spec: KernelSpec, file: RegisterFile) -> Any:
@@ -38,6 +40,8 @@ def source(spec: KernelSpec, file: RegisterFile) -> Any:
             return dense(spec, file)
         case Spmv():
             return spmv(spec)
+        case SpmvSell():
+            return spmv_sell(spec, file)
         case Gemv():
             return gemv(spec)
         case Shift():
@@ -56,3 +60,5 @@ def source(spec: KernelSpec, file: RegisterFile) -> Any:
             return store_tokens(spec)
         case LayerNorm():
             return layer_norm(spec)
+        case VectorNorm():
+            return vector_norm(spec)

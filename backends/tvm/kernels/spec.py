@@ -30,6 +30,7 @@ Index = Literal["uint16", "int32"]
 Isa = Literal["avx2", "avx512"]
 
 VECTOR_LANES = 16
+WINDOW_ELEMS = 32  # of x that one step of a `SpmvSell` sees: two AVX-512 registers
 COPIES = 3  # of a frame
 
 
@@ -61,16 +62,20 @@ class MatmulParameters(NamedTuple):
     copy_pitch: int = 0  # elements between two copies of a frame
     width: int = 0  # of a row of pixels
     lanes: int = 0  # pixels, at most 4 million; the last tile writes zeros beyond them
+    slices: int = 1  # a sliced `Spmm`: at least 2; others: not read
 
 
 class VectorParameters(NamedTuple):
-    """Sizes of `Spmv` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`; units = chunks."""
+    """Sizes of `Spmv`, `SpmvSell` and `Gemv`. Unit u is chunk u of the block rows, as in `MatmulParameters`.
 
-    block_rows: int  # ceil(rows / spec.block_rows); `Gemv`: rows
+    Units = chunks.
+    """
+
+    block_rows: int  # ceil(rows / spec.block_rows); `SpmvSell`: groups; `Gemv`: rows
     rows: int
-    columns: int  # `Gemv`: length of x; `Spmv`: not read
+    columns: int  # `Gemv`: length of x; others: not read
     chunks: int
-    unit: int  # `Spmv`: elements per step of a column index; `Gemv`: not read, x is contiguous
+    unit: int  # `Spmv`: elements per step of a column index; others: not read, x is contiguous
 
 
 class ShiftParameters(NamedTuple):
@@ -148,6 +153,13 @@ class LayerNormParameters(NamedTuple):
     epsilon_bits: int  # the float32 epsilon reinterpreted as int32: see `float_bits`
 
 
+class VectorNormParameters(NamedTuple):
+    """Sizes of `VectorNorm`. One unit."""
+
+    channels: int
+    epsilon_bits: int  # as in `LayerNormParameters`
+
+
 class ElementwiseParameters(NamedTuple):
     """Sizes of `Elementwise`. Unit u is elements [u * block, min((u + 1) * block, elements))."""
 
@@ -170,6 +182,7 @@ Parameters = (
     | PoolParameters
     | GlobalAverageParameters
     | LayerNormParameters
+    | VectorNormParameters
     | ElementwiseParameters
     | TokensParameters
 )
@@ -199,6 +212,10 @@ class Spmm:
     One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
     ``frame_width`` is None where y is a plain value. Else y is a frame whose zeros stand already, and the function none
     or relu. Not 0: the width of its rows, a divisor or a multiple of 16, where every tile is whole rows and no more.
+
+    ``sliced``: one slice of the columns after the other, so that the part of x that a slice reads stays in the
+    first-level cache; the sums wait in y meanwhile, which must not be z. Slice s of block row b is stored as block row
+    s * block_rows of the matrix + b: blocks are in the order in which they are read.
     """
 
     block_rows: int = 1
@@ -207,11 +224,13 @@ class Spmm:
     index: Index = "uint16"
     epilogue: Epilogue = field(default_factory=Epilogue)
     frame_width: int | None = None
+    sliced: bool = False
     parameters: ClassVar[type[MatmulParameters]] = MatmulParameters
 
     @property
     def symbol(self) -> str:
-        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}_{self.index}_{_written(self)}"
+        sliced = "_sliced" * self.sliced
+        return f"spmm_{self.block_rows}x{self.block_cols}_v{self.vectors}{sliced}_{self.index}_{_written(self)}"
 
 
 @dataclass(frozen=True)
@@ -246,6 +265,23 @@ class Spmv:
     @property
     def symbol(self) -> str:
         return f"spmv_{self.block_rows}x{self.block_cols}_{self.index}_{self.epilogue}"
+
+
+@dataclass(frozen=True)
+class SpmvSell:
+    """`Spmv` in sliced ELLPACK: a step takes at most one non-zero of each of 16 rows, all in a window of 32 columns.
+
+    Rows 16 * g and following are group g. values [steps, 16], 0 where a row has none; cols [steps, 16] of uint8: the
+    place in the window. rows [groups + 1 + steps]: the first step of each group and the end, then the first column of
+    each step's window, which lies inside x: x has at least 32 elements. x is contiguous.
+    """
+
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    parameters: ClassVar[type[VectorParameters]] = VectorParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"spmv_sell_{self.epilogue}"
 
 
 @dataclass(frozen=True)
@@ -321,6 +357,14 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
+class VectorNorm:
+    """`LayerNorm` of one lane: x, y, values and bias [channels]. In place: y may be x."""
+
+    parameters: ClassVar[type[VectorNormParameters]] = VectorNormParameters
+    symbol: ClassVar[str] = "vector_norm"
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """y = epilogue(x): an activation, or an addition ``x + z`` with one. In place: y may be x or z."""
 
@@ -352,6 +396,7 @@ KernelSpec = (
     Spmm
     | Dense
     | Spmv
+    | SpmvSell
     | Gemv
     | Shift
     | Window
@@ -359,6 +404,7 @@ KernelSpec = (
     | AveragePool
     | GlobalAverage
     | LayerNorm
+    | VectorNorm
     | Elementwise
     | LoadTokens
     | StoreTokens

@@ -16,7 +16,7 @@ from .math import apply
 from .script import Arguments, Expr, RegisterFile, T, divide, function, let, loop, registers, when
 from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm, VectorParameters
 
-BlockRow = Callable[[Arguments, MatmulParameters, Expr, Expr, Store | None], None]
+BlockRows = Callable[[Arguments, MatmulParameters, Expr, Expr, Expr, Store | None], None]
 
 
 def spmm(spec: Spmm, file: RegisterFile) -> Any:
@@ -24,18 +24,48 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
     rows, vectors = register_tile(height, spec.vectors, file)
     rows_of_frame = whole_rows(spec, vectors, file)
 
-    def block_row(a: Arguments, p: MatmulParameters, tile: Expr, block: Expr, store_frame: Store | None) -> None:
-        first, last = let(a.rows[block]), let(a.rows[block + 1])
+    def block_row(
+        a: Arguments,
+        p: MatmulParameters,
+        tile: Expr,
+        block: Expr,
+        piece: Expr,
+        starts: bool,
+        ends: bool,
+        store_frame: Store | None = None,
+    ) -> None:
+        """Add one slice (``piece``) of a block row; the first slice starts from the bias, the last one ends it all."""
+        part = let(piece * p.block_rows + block)
+        first = let(a.rows[part])
+        last = let(a.rows[part + 1])
         x_tile = let(p.x_base + tile * p.x_tile)
         for i, j in product(range(0, height, rows), range(0, spec.vectors, vectors)):
-            sums = Sums(a, p, tile, block * height + i, j, rows, vectors)
+            sums = Sums(a, p, tile, block * height + i, j, rows, vectors, from_y=not starts)
             with loop(first, last) as q:
                 for c in range(width):
                     x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
                     sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
-            sums.store(spec.epilogue, height > 1, store_frame)
+            sums.store(spec.epilogue if ends else Epilogue(), height > 1, store_frame)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(spec, rows_of_frame, block_row), spec.index)
+    def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None) -> None:
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, 0, starts=True, ends=True, store_frame=store_frame)
+
+    def sliced(
+        a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
+    ) -> None:
+        if store_frame is not None:
+            raise ValueError("a sliced Spmm keeps its sums in y, which is no frame")
+        begin, end, final = let(begin), let(end), let(p.slices - 1)
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, 0, starts=True, ends=False)
+        with loop(1, final) as piece, loop(begin, end) as block:
+            block_row(a, p, tile, block, piece, starts=False, ends=False)
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, final, starts=False, ends=True)
+
+    body = over_chunks(spec, rows_of_frame, sliced if spec.sliced else whole)
+    return function(spec.symbol, MatmulParameters, body, spec.index)
 
 
 def dense(spec: Dense, file: RegisterFile) -> Any:
@@ -53,7 +83,13 @@ def dense(spec: Dense, file: RegisterFile) -> Any:
                 sums.multiply_add([a.values[start + k] for start in starts], x)
             sums.store(spec.epilogue, spec.block_rows > 1, store_frame)
 
-    return function(spec.symbol, MatmulParameters, over_block_rows(spec, rows_of_frame, block_row), spec.index)
+    def block_rows(
+        a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
+    ) -> None:
+        with loop(begin, end) as block:
+            block_row(a, p, tile, block, store_frame)
+
+    return function(spec.symbol, MatmulParameters, over_chunks(spec, rows_of_frame, block_rows), spec.index)
 
 
 def register_tile(rows: int, vectors: int, file: RegisterFile) -> tuple[int, int]:
@@ -88,10 +124,10 @@ def whole_rows(spec: Spmm | Dense, vectors: int, file: RegisterFile) -> bool:
     return bool(spec.frame_width) and vectors == spec.vectors and file.per_vector == 1
 
 
-def over_block_rows(
-    spec: Spmm | Dense, rows_of_frame: bool, block_row: BlockRow
+def over_chunks(
+    spec: Spmm | Dense, rows_of_frame: bool, block_rows: BlockRows
 ) -> Callable[[Arguments, MatmulParameters], None]:
-    """Run ``block_row(arguments, sizes, tile, block, store_frame)`` for the tile and every block row of every unit."""
+    """Run ``block_rows(arguments, sizes, tile, begin, end, store_frame)`` for the tile and block rows of every unit."""
 
     def body(a: Arguments, p: MatmulParameters) -> None:
         with loop(a.begin, a.end) as unit:
@@ -101,17 +137,27 @@ def over_block_rows(
                 store_frame = store_rows(p, spec.frame_width or 0)
             elif spec.frame_width is not None:
                 store_frame = store_pixels(p, let(p.y_base + tile * p.y_tile), spec.vectors)
-            with loop(*chunk_of(p, unit - tile * p.chunks)) as block:
-                block_row(a, p, tile, block, store_frame)
+            block_rows(a, p, tile, *chunk_of(p, unit - tile * p.chunks), store_frame)
 
     return body
 
 
 class Sums:
-    """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes."""
+    """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes.
+
+    It starts from the bias, or from what y holds.
+    """
 
     def __init__(
-        self, a: Arguments, p: MatmulParameters, tile: Expr, first: Expr, vector: int, rows: int, vectors: int
+        self,
+        a: Arguments,
+        p: MatmulParameters,
+        tile: Expr,
+        first: Expr,
+        vector: int,
+        rows: int,
+        vectors: int,
+        from_y: bool = False,
     ) -> None:
         self.a, self.rows, self.vectors, self.lane = a, rows, vectors, vector * VECTOR_LANES
         self.first, self.p = let(first), p
@@ -120,9 +166,13 @@ class Sums:
         self.sums = registers(rows * vectors)
         for r in range(rows):
             # A row beyond a ragged end computes something; it is not stored.
-            bias = T.Broadcast(a.bias[T.min(self.first + r, p.rows - 1)], VECTOR_LANES)
+            beyond = let(T.max(self.first + r - (p.rows - 1), 0))
             for v in range(vectors):
-                self.sums.store(self.slot(r, v), bias)
+                if from_y:
+                    value = a.y.load(self.y_start + (r - beyond) * p.y_pitch + v * VECTOR_LANES)
+                else:
+                    value = T.Broadcast(a.bias[self.first + r - beyond], VECTOR_LANES)
+                self.sums.store(self.slot(r, v), value)
 
     def slot(self, row: int, vector: int) -> int:
         return (row * self.vectors + vector) * VECTOR_LANES

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, registers
-from .spec import VECTOR_LANES, LayerNorm, LayerNormParameters, LoadTokens, StoreTokens, TokensParameters
+from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, reduce_lanes, registers
+from .spec import (
+    VECTOR_LANES,
+    LayerNorm,
+    LayerNormParameters,
+    LoadTokens,
+    StoreTokens,
+    TokensParameters,
+    VectorNorm,
+    VectorNormParameters,
+)
 
 BLOCK = 8  # transposed in registers: 8 x 8 fits the 16 registers of AVX2
 INDEPENDENT_SUMS = 4  # hide the latency of an addition (4 cycles on Zen 4 and Skylake-X)
@@ -99,3 +108,42 @@ def sum_over_channels(x: Array, p: LayerNormParameters, lane: Expr, mean: Expr |
         add(0, channel)
     first, second, third, fourth = (sums.load(slot * VECTOR_LANES) for slot in range(INDEPENDENT_SUMS))
     return (first + second) + (third + fourth)
+
+
+def vector_norm(spec: VectorNorm) -> Any:
+    """The mean first, for the same reason; channels beyond a multiple of a vector are taken one by one."""
+
+    def body(a: Arguments, p: VectorNormParameters) -> None:
+        epsilon = let(T.reinterpret("float32", p.epsilon_bits))
+        vectors = let(divide(p.channels, VECTOR_LANES))
+        with loop(a.begin, a.end):
+            mean = let(average(a.x, p, vectors, None))
+            variance = let(average(a.x, p, vectors, mean))
+            scale = let(T.float32(1) / T.sqrt(variance + epsilon))
+            with loop(0, vectors) as v:
+                i = let(v * VECTOR_LANES)
+                a.y.store(i, (a.x.load(i) - broadcast(mean)) * broadcast(scale) * a.values.load(i) + a.bias.load(i))
+            with loop(vectors * VECTOR_LANES, p.channels) as c:
+                a.y[c] = (a.x[c] - mean) * scale * a.values[c] + a.bias[c]
+
+    return function(spec.symbol, VectorNormParameters, body)
+
+
+def average(x: Array, p: VectorNormParameters, vectors: Expr, mean: Expr | None) -> Expr:
+    """The mean of x, or of (x - mean)^2."""
+
+    def term(i: Expr, lanes: int) -> Expr:
+        value = x.load(i, lanes)
+        if mean is None:
+            return value
+        value = let(value - broadcast(mean, lanes))
+        return value * value
+
+    total, tail = registers(1), registers(1, lanes=1)
+    total.store(0, broadcast(T.float32(0)))
+    tail[0] = T.float32(0)
+    with loop(0, vectors) as v:
+        total.store(0, total.load(0) + term(v * VECTOR_LANES, VECTOR_LANES))
+    with loop(vectors * VECTOR_LANES, p.channels) as c:
+        tail[0] = tail[0] + term(c, 1)
+    return (reduce_lanes(total, 0) + tail[0]) / T.Cast("float32", p.channels)

@@ -70,8 +70,10 @@ def case(kind: Callable[[int, int], nn.Module], height: int, width: int, storage
     return region_case(prune(kind(height, width), 0.4), [torch.randn(3, channels, height, width)], lambda _: storage)
 
 
-CHAINS = [(side, side) for side in (2, 7, 8, 9, 16, 31, 32, 33)]
-CHAINS += [(1, 16), (16, 1), (2, 64), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)]
+CHAINS = [
+    *((side, side) for side in (2, 7, 8, 9, 16, 31, 32, 33)),
+    *((1, 16), (16, 1), (2, 64), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)),
+]
 READ = [(33, 1), (7, 7), (9, 8), (8, 9), (5, 31), (7, 32), (2, 33), (4, 16), (3, 4)]
 STORAGES = ["dense", "bsr4x1", "bsr16x1"]
 CASES: dict[str, Callable[[], RegionCase]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from sparsecc.backends.tvm.kernels.spec import Isa
 
 FEATURES = 48
-TOKENS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 128, 130)
+TOKENS = (1, 2, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 128, 130)
 
 
 class Block(nn.Module):
@@ -57,6 +59,18 @@ def chain(storage: str) -> RegionCase:
     return region_case(prune(layers, 0.3), [torch.randn(3, 40)], lambda _: storage)
 
 
+def edges(density: float) -> RegionCase:
+    """Layers of every edge size, some too narrow for a window of columns."""
+    sizes = (1, 7, 8, 9, 31, 32, 33, 127, 1)
+    layers = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(sizes)))
+    return region_case(prune(layers, density), [torch.randn(3, 1)])
+
+
+def slices(storage: str) -> RegionCase:
+    """So many columns that panels of 32 lanes and more take them in slices."""
+    return region_case(prune(nn.Linear(600, 23), 0.3), [torch.randn(3, 600)], lambda _: storage)
+
+
 CASES: dict[str, Callable[[], RegionCase]] = {
     "chain csr": lambda: chain("csr"),
     "chain dense": lambda: chain("dense"),
@@ -68,6 +82,9 @@ CASES: dict[str, Callable[[], RegionCase]] = {
     "attention": lambda: region_case(
         prune(Attention(), 0.3), [torch.randn(2, 3, FEATURES), torch.randn(2, 3, FEATURES)], dynamic_axes=2
     ),
+    "slices csr": lambda: slices("csr"),
+    "slices bsr4x1": lambda: slices("bsr4x1"),
+    **{f"edges {density}": partial(edges, density) for density in (0.05, 0.5, 1)},
     "all zero": lambda: region_case(prune(nn.Linear(5, 7), 0.0), [torch.randn(3, 5)]),
 }
 
@@ -102,6 +119,12 @@ def test_equals_torch_in_onnxruntime(built: Built, name: str, threads: int) -> N
 def test_batches_of_sequences_are_rows(built: Built) -> None:
     x = random_array(5, 27, FEATURES)
     assert_close(run_onnxruntime(built.session("block"), [x]), built.cases["block"].expected(x))
+
+
+def test_wide_layers_are_sliced(built: Built) -> None:
+    for name in ("slices csr", "slices bsr4x1"):
+        slices = [step.parameters._asdict()["slices"] for v in built.plans[name].variants[1:] for step in v.steps[1:2]]
+        assert slices == [1, 3, 3, 3, 3, 3], name  # the first is of 16 lanes
 
 
 def test_large_steps_are_split_over_threads(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,6 +16,7 @@ from sparsecc.backends.scu.block_costs import block_bytes, block_cycles
 from sparsecc.backends.scu.codecs import FIXED, Codec, Dtype, worst_case_bytes
 from sparsecc.backends.scu.descriptor import Op
 from sparsecc.backends.scu.machine import Target, scu_v1
+from sparsecc.backends.scu.target import PASSES
 from sparsecc.backends.scu.unit import lower_with_code
 from sparsecc.capture import capture
 from sparsecc.contracts import WHOLE, Contract, Key, load_contracts, uniform_map
@@ -194,4 +195,13 @@ def test_codecs_that_the_target_lacks(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "error[SCC120]: mine has no codec 'index', only raw, bitmask\n"
         "  help: allow other codecs, or add it to `codecs` in the target file; raw is always needed"
+    )
+
+
+def test_a_pipeline_that_makes_no_program() -> None:
+    with pytest.raises(CompileError) as caught:
+        sparsecc.compile(torch.nn.Linear(4, 2), (torch.ones(1, 4),), target="scu", pipeline="fold-masks")
+    assert str(caught.value) == (
+        "error[SCC083]: target scu finds no program in what the passes made\n"
+        f"  help: let the pipeline end with lower-transfers,schedule-dma; the whole is {PASSES}"
     )

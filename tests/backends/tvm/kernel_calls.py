@@ -36,7 +36,9 @@ from sparsecc.backends.tvm.kernels.spec import (
     Shift,
     Spmm,
     Spmv,
+    SpmvSell,
     StoreTokens,
+    VectorNorm,
     Window,
     symbol,
 )
@@ -52,6 +54,10 @@ SPMM = [
     *(Spmm(*block, vectors=2) for block in ((8, 1), (16, 1), (32, 1), (1, 4), (4, 4), (3, 2))),
     *(Spmm(rows, 1, 2, "int32", epilogue) for rows in (1, 4) for epilogue in EPILOGUES),
 ]
+SLICED = [
+    *(Spmm(1, 1, vectors, sliced=True) for vectors in (1, 2, 3, 4)),
+    *(Spmm(rows, 1, 2, "int32", epilogue, sliced=True) for rows in (1, 4, 16) for epilogue in EPILOGUES),
+]
 DENSE = [*(Dense(rows, 4) for rows in (1, 4, 5, 6)), *(Dense(6, 2, "int32", epilogue) for epilogue in EPILOGUES)]
 FRAMED: list[Spmm | Dense] = [
     *(Spmm(1, 1, vectors, epilogue=Epilogue("relu", add=True), frame_width=0) for vectors in (1, 2, 4)),
@@ -64,6 +70,7 @@ SPMV = [
     *(Spmv(*block) for block in ((1, 1), (4, 1), (16, 1), (4, 4), (2, 3))),
     *(Spmv(1, 1, "int32", epilogue) for epilogue in EPILOGUES),
 ]
+SELL = [SpmvSell(epilogue) for epilogue in EPILOGUES]
 GEMV = [Gemv(epilogue) for epilogue in EPILOGUES]
 ELEMENTWISE = [Elementwise(epilogue) for epilogue in EPILOGUES]
 OTHERS: list[KernelSpec] = [
@@ -73,10 +80,11 @@ OTHERS: list[KernelSpec] = [
     AveragePool(),
     GlobalAverage(),
     LayerNorm(),
+    VectorNorm(),
     LoadTokens(),
     StoreTokens(),
 ]
-SPECS: list[KernelSpec] = [*SPMM, *DENSE, *FRAMED, *SPMV, *GEMV, *ELEMENTWISE, *OTHERS]
+SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *FRAMED, *SPMV, *SELL, *GEMV, *ELEMENTWISE, *OTHERS]
 
 SENTINEL = np.float32(-1.2345e30)
 PAGE = mmap.PAGESIZE

@@ -11,6 +11,8 @@ from kernel_calls import (
     DENSE,
     FRAMED,
     GEMV,
+    SELL,
+    SLICED,
     SPMM,
     SPMV,
     Array,
@@ -24,7 +26,17 @@ from kernel_calls import (
 )
 
 from sparsecc.backends.tvm.codegen import MACHINES
-from sparsecc.backends.tvm.kernels.spec import Dense, Gemv, Isa, MatmulParameters, Spmm, Spmv, VectorParameters
+from sparsecc.backends.tvm.kernels.spec import (
+    WINDOW_ELEMS,
+    Dense,
+    Gemv,
+    Isa,
+    MatmulParameters,
+    Spmm,
+    Spmv,
+    SpmvSell,
+    VectorParameters,
+)
 from sparsecc.backends.tvm.kernels.spmm import register_tile
 
 SHAPES = [(1, 1, 1.0), (7, 9, 0.5), (8, 8, 0.0), (9, 33, 0.1), (31, 32, 1.0), (33, 127, 0.3)]
@@ -57,8 +69,18 @@ def close(actual: Array, expected: Array) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+def sliced(weight: Packed) -> Packed:
+    """Blocks of one column, in the order of three slices of random width in every block row."""
+    starts, ends = weight.rows[:-1], weight.rows[1:]
+    cuts = np.sort(np.random.default_rng(0).integers(starts, ends + 1, (2, len(starts))), 0)
+    begins, sizes = np.stack([starts, *cuts]), np.diff(np.stack([starts, *cuts, ends]), axis=0)
+    order = np.concatenate([np.arange(b, b + n) for b, n in zip(begins.ravel(), sizes.ravel(), strict=True)])
+    rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return Packed(weight.dense, rows, weight.cols[order], weight.values[order])
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("spec", [*SPMM, *DENSE], ids=lambda spec: spec.symbol)
+@pytest.mark.parametrize("spec", [*SPMM, *SLICED, *DENSE], ids=lambda spec: spec.symbol)
 def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) -> None:
     lanes, tiles, step = spec.vectors * 16, 3, 2  # a column index counts steps of 2 rows of x, to tell it from a row
     for m, k, density in SHAPES:
@@ -68,6 +90,8 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
         x, z, bias = uniform(tiles, k * step, lanes), uniform(tiles, m, lanes, seed=1), uniform(m, seed=2)
         expected = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x[:, ::step] + bias[:, None], z)
         block_rows, every_column = -(-m // spec.block_rows), np.arange(k, dtype=np.int32)
+        if isinstance(spec, Spmm) and spec.sliced:
+            weight = sliced(weight)
         for chunks in {1, block_rows, max(1, block_rows // 2)}:
             p = MatmulParameters(
                 block_rows,
@@ -81,6 +105,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 y_tile=m * lanes,
                 y_pitch=lanes,
                 z_pitch=lanes,
+                slices=3,
             )
             run = partial(
                 call,
@@ -90,7 +115,7 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
                 tiles * chunks,
                 x=guarded(x, placement),
                 z=guarded(z, placement),
-                rows=weight.rows,
+                rows=guarded(weight.rows),
                 cols=guarded((weight.cols if isinstance(spec, Spmm) else every_column).astype(spec.index)),
                 values=guarded(weight.values if isinstance(spec, Spmm) else weight.dense),
                 bias=guarded(bias),
@@ -198,6 +223,58 @@ def test_matrix_times_vector(spec: Spmv | Gemv, isa: Isa, placement: Placement) 
                 cols=guarded(weight.cols.astype(spec.index if isinstance(spec, Spmv) else np.int32)),
                 values=guarded(weight.values if isinstance(spec, Spmv) else weight.dense, placement),
                 bias=guarded(bias),
+            )
+            y, parts = (guarded(np.zeros_like(z), placement) for _ in range(2))
+            run(y=y)
+            run(y=parts, splits=split_points(chunks))
+            close(y, expected)
+            np.testing.assert_array_equal(parts, y)
+            assert_untouched(y, placement)
+
+
+def sell(weight: Packed) -> Packed:
+    """Groups of 16 rows, every row in windows of its own choice: the kernel must not care which."""
+    m, k = weight.dense.shape
+    starts, windows, places, values = [0], list[int](), list[Array](), list[Array]()
+    for group in np.split(weight.dense.copy(), range(16, m, 16)):
+        for window in sorted({min(c // 8 * 8, k - WINDOW_ELEMS) for c in np.nonzero(group)[1]}):
+            rest = group[:, window : window + WINDOW_ELEMS]
+            while rest.any():
+                place = (rest != 0).argmax(1)
+                rows = np.arange(len(rest))
+                windows.append(int(window))
+                places.append(np.pad(place, (0, 16 - len(rest))))
+                values.append(np.pad(rest[rows, place], (0, 16 - len(rest))))
+                rest[rows, place] = 0
+        starts.append(len(windows))
+    rows = np.array([*starts, *windows], np.int32)
+    cols, packed = (np.concatenate([np.zeros(0), *arrays]) for arrays in (places, values))
+    return Packed(weight.dense, rows, cols.astype(np.uint8), packed.astype(np.float32))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("spec", SELL, ids=lambda spec: spec.symbol)
+def test_sell_matrix_times_vector(spec: SpmvSell, isa: Isa, placement: Placement) -> None:
+    for m, k, density in [(1, 32, 1.0), (7, 33, 0.5), (16, 40, 0.0), (31, 127, 0.1), (33, 127, 1.0), (127, 64, 0.02)]:
+        weight = pack(m, k, (1, 1), density)
+        x, z, bias = uniform(k), uniform(m, seed=1), uniform(m, seed=2)
+        expected = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x + bias, z)
+        rows, cols, values = (guarded(a) for a in sell(weight)[1:])
+        groups = -(-m // 16)
+        for chunks in {1, groups}:
+            p = VectorParameters(groups, m, k, chunks, 1)
+            run = partial(
+                call,
+                spec,
+                isa,
+                p,
+                chunks,
+                x=guarded(x, placement),
+                z=guarded(z, placement),
+                bias=guarded(bias, placement),
+                rows=rows,
+                cols=cols,
+                values=values,
             )
             y, parts = (guarded(np.zeros_like(z), placement) for _ in range(2))
             run(y=y)

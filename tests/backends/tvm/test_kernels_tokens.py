@@ -27,6 +27,8 @@ from sparsecc.backends.tvm.kernels.spec import (
     LoadTokens,
     StoreTokens,
     TokensParameters,
+    VectorNorm,
+    VectorNormParameters,
     float_bits,
 )
 
@@ -66,6 +68,21 @@ def test_layer_norm(channels: int, isa: Isa) -> None:
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(parts, y)
     assert_untouched(y, "end")
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("channels", FEATURES)
+def test_vector_norm(channels: int, isa: Isa, placement: Placement) -> None:
+    x, weight, bias = (guarded(uniform(channels, seed=seed), placement) for seed in range(3))
+    exact = x.astype(np.float64)
+    expected = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5) * weight + bias
+    y = guarded(np.zeros(channels, np.float32), placement)
+    for out in (y, x):
+        call(
+            VectorNorm(), isa, VectorNormParameters(channels, float_bits(1e-5)), 1, x=x, y=out, values=weight, bias=bias
+        )
+        np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+        assert_untouched(out, placement)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

@@ -69,7 +69,8 @@ class ChooseFormats:
         for name in self.formats:
             packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
-        work = {n: kernels for n in nodes if (kernels := self.kernels(program, n))}
+        pruned = any(program.layers[n.name].has_zeros for n in nodes)
+        work = {n: kernels for n in nodes if pruned and (kernels := self.kernels(program, n))}
         measured = COSTS.load(self.costs)(program, work)
         for node in nodes:
             layer = program.layers[node.name]
@@ -84,10 +85,15 @@ class ChooseFormats:
         return [Note(n.name, f"{program.layers[n.name].weight}: {program.layers[n.name].reason}") for n in nodes]
 
     def kernels(self, program: Program, node: fx.Node) -> dict[str, int]:
-        """The candidates worth measuring, and the values that each reads; none without zeros or a region."""
+        """The candidates worth measuring, and the values that each reads; none without a region.
+
+        A layer without zeros may join the region of others: a first convolution, say.
+        """
         layer = program.layers[node.name]
-        if isinstance(describe(node), Refusal) or layer.nonzeros == layer.elems:
+        if isinstance(describe(node), Refusal):
             return {}
+        if not layer.has_zeros:
+            return dict.fromkeys(DENSE_KERNELS, layer.elems)
         read = {name: stored_elems(program, node, name) for name in self.formats}
         largest = LARGEST_PADDING * max(layer.nonzeros, 1)
         sparse = {name: elems for name, elems in read.items() if elems <= largest}
@@ -106,6 +112,9 @@ def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Laye
         speedup = dense.total_us / max(sparse.total_us, 1e-3)
         reason = f"{sparse.kernel} takes {sparse.total_us:.1f} µs, {dense_takes}: {speedup:.2f}x"
         return replace(layer, format=sparse.kernel, kernel=sparse.kernel, reason=reason)
+    if not layer.has_zeros:
+        others = ", ".join(f"{c.kernel} {c.total_us:.1f} µs" for c in by_time if c is not dense)
+        return replace(layer, kernel=dense.kernel, reason=f"dense kept: no zeros; {dense_takes}, {others}")
     versus = f"{sparse.kernel} takes {sparse.total_us:.1f} µs" if sparse else "no sparse format fits"
     reason = f"dense kept: {versus}, {dense_takes} (sparse must win by {margin:.0%})"
     return replace(layer, kernel=dense.kernel, reason=reason)
@@ -114,7 +123,7 @@ def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Laye
 def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
     """What is computed densely is stored as CSR all the same where that is smaller: onnxruntime unpacks it at load."""
     weight = program.constant(cast(fx.Node, node.args[1]))
-    if layer.format != "dense" or layer.nonzeros == layer.elems or layer.kernel == "dense":
+    if layer.format != "dense" or not layer.has_zeros or layer.kernel == "dense":
         return layer
     if weight.dtype != torch.float32:
         return replace(layer, reason=f"{layer.reason}; formats hold float32 only")

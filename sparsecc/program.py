@@ -70,6 +70,10 @@ class Layer:
         return self.rows * self.cols
 
     @property
+    def has_zeros(self) -> bool:
+        return self.nonzeros < self.elems
+
+    @property
     def sparsity(self) -> float:
         return 1 - self.nonzeros / self.elems if self.elems else 0.0
 

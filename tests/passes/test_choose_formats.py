@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from programs import before_and_after, filled, notes, program, run, seeded
 from torch import Tensor, nn
 
@@ -92,6 +93,17 @@ def test_dense_stays_with_its_reason(model: nn.Module, x: Tensor, reason: str) -
     after, _ = run(CHOOSE, program(model, x))
     (layer,) = after.layers.values()
     assert (layer.kernel, layer.reason) == ("onnxruntime", reason)
+
+
+def test_a_layer_without_zeros_may_join_the_region_of_others() -> None:
+    model = nn.Sequential(filled(nn.Conv2d(3, 8, 3), 1), nn.ReLU(), filled(nn.Conv2d(8, 8, 3), 0.1))
+    after, _ = run(f"{CHOOSE},pack-weights,partition-regions", program(model, seeded(1, 3, 16, 16)))
+    first, second = after.layers.values()
+    expected = "dense kept: no zeros; dense 0.8 µs, onnxruntime 3.8 µs"
+    assert (first.kernel, first.reason) == ("dense", f"predicted: {expected}")
+    assert second.is_sparse
+    assert len([n for n in after.graph.nodes if n.op == "call_module"]) == 1
+    assert not any(n.target is torch.ops.aten.conv2d.default for n in after.graph.nodes)
 
 
 def test_an_all_zero_layer_is_sparse() -> None:

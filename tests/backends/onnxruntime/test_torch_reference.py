@@ -39,7 +39,7 @@ class Everything(nn.Module):
     scale: Tensor
 
     def forward(self, x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.relu(self.sparse(x))
+        y = torch.cumsum(torch.relu(self.sparse(x)), 1)  # which no region takes
         return self.dense(y) * self.scale, torch.cumsum(self.again(y), 2) + self.table(ids).float()
 
 

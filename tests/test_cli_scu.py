@@ -20,7 +20,8 @@ from sparsecc.backends.scu.descriptor import Descriptor
 from sparsecc.backends.scu.machine import to_json
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.manifest import Manifest
+from sparsecc.manifest import Distance, Manifest
+from sparsecc.report.scu import original_rows
 from sparsecc.report.text import energy
 
 
@@ -40,6 +41,11 @@ def plain(tmp_path: Path, manifest: Manifest) -> Path:
     """For target cpu."""
     files = {"model.onnx": b"", "golden.npz": golden_npz({"x": sample()}, {"y": sample()})}
     return write(tmp_path / "plain.sparsecc", files, manifest).path
+
+
+FROM_ORIGINAL = (
+    "2.5e-01 of the largest value, the same argmax in 1 of 2 rows; what contracts change of the example's outputs"
+)
 
 
 def words(text: str) -> list[list[str]]:
@@ -160,6 +166,10 @@ def test_the_summary_of_a_compile(artifact: Path, capsys: pytest.CaptureFixture[
         "4,000 dense -> 1,000, 4.00x (zero compression 2,000, 2.00x); schedule 25.0% above its lower bound"
     )
     assert lines["energy"].startswith("160 nJ dense -> 40 nJ, 4.00x (zero compression 80 nJ, 2.00x); ratios only")
+    assert lines["difference"] == "2.0e-07 of the largest output, from what contracts mean (at most 5e-02)"
+    assert lines["from"] == f"original {FROM_ORIGINAL}"
+    original = {"y": {"max_relative_error": 0.25, "rows": 2, "same_argmax": 1}}
+    assert report.summary_facts(opened)["original"] == original
     assert f"sparsecc simulate {artifact}\n" in text
     assert f"sparsecc inspect --contracts {artifact}\n" in text
     facts = report.summary_facts(opened)["scu"]
@@ -185,6 +195,51 @@ def test_verify_compares_the_unit_too(cli: Cli, artifact: Path) -> None:
     verdicts = {v["engine"]: (v["ok"], v["max_relative_error"]) for v in result.json}
     no_reference = (True, None)
     assert verdicts == {"onnxruntime": (True, 0), "portable": (True, 0), "reference": no_reference, "scu": (True, 0)}
+
+
+def test_verify_tells_engines_from_contracts(cli: Cli, artifact: Path) -> None:
+    lines = [line.rstrip() for line in cli("verify", artifact).out.splitlines()]
+    assert [line for line in lines if line and not set(line) <= {" ", "─"}] == [
+        "against what the contracts mean",
+        " engine        output   difference   allowed   verdict",
+        " onnxruntime   y           0.0e+00     5e-02   equal",
+        " portable      y           0.0e+00     5e-02   equal",
+        f" reference     y                 -     5e-02   not compared: {artifact} holds no graph for torch (reference.zip)",
+        " scu           y           0.0e+00     5e-02   equal",
+        "what the contracts mean, against the original's outputs",
+        " output   difference   rows of the same argmax",
+        " y           2.5e-01                    1 of 2",
+    ]
+    original = {"max_relative_error": 0.25, "rows": 2, "same_argmax": 1}
+    assert [v["original"] for v in cli("verify", artifact, "--json").json] == [original] * 4
+
+
+def test_an_artifact_that_does_not_know_the_distance_to_the_original(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    """Nothing is claimed of the original then."""
+    whole = Artifact.open(artifact)
+    files = {name: whole.file(name).read_bytes() for name in whole.manifest.files}
+    manifest = replace(whole.manifest, check=replace(whole.manifest.check, original=None))
+    old = write(tmp_path / "old.sparsecc", files, manifest).path
+    text = cli("verify", old).out
+    assert "against what the contracts mean" in text
+    assert "original" not in text + cli("inspect", old).out
+    assert "original" not in cli("verify", old, "--json").json[0]
+
+
+@pytest.mark.parametrize(
+    ("distances", "text"),
+    [
+        ({"y": Distance(0.0, 1, 1)}, "0.0e+00 of the largest value, the same argmax in 1 of 1 row; "),
+        ({"y": Distance(3.2e-7)}, "3.2e-07 of the largest value; "),
+        ({"y": Distance(0.5, 9, 3), "z": Distance(0.6, 9, 9)},
+         "6.0e-01 of the largest value in z, the same argmax in 9 of 9 rows; "),
+        ({"y": Distance(0.5), "classes": Distance(None)}, "differs in classes; "),
+    ],
+)  # fmt: skip
+def test_the_output_that_contracts_change_most(distances: dict[str, Distance], text: str) -> None:
+    assert list(original_rows(distances)) == [
+        ("from original", f"{text}what contracts change of the example's outputs")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +351,9 @@ def test_inspect_has_a_section_on_the_unit(cli: Cli, artifact: Path) -> None:
     assert ["Sparse", "Communication", "Unit"] in words(text)
     assert "--contracts, --schedule, --disasm; sparsecc simulate" in text
     assert "scu/program.scu" in text
+    assert ["from", "original", *FROM_ORIGINAL.split()] in words(text)
+    agreement = "portable 1.0e-07, reference 0.0e+00, unit 2.0e-07 of the largest output, from what contracts mean"
+    assert ["difference", *agreement.split(), "(at", "most", "5e-02)"] in words(text)
     for word in ("regions", "layers", "not measured"):  # which are choices of target cpu
         assert word not in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparsecc.backends.scu.report_file import Figure, Report, read_report
 from sparsecc.backends.scu.simulator import Outcome
 from sparsecc.backends.scu.timing import DMA
 from sparsecc.contracts.topk import WHOLE
+from sparsecc.manifest import Distance
 
 from .text import FACTS, count, data_size, energy, ratio, table
 
@@ -105,6 +107,30 @@ def _beside(ours: Figure, dense: Figure, zeros: Figure, name: str) -> str:
     spelled = QUANTITIES[name][1]
     a, b, c = (getattr(figure, name) for figure in (ours, dense, zeros))
     return f"{spelled(b)} dense -> {spelled(a)}, {ratio(b, a)} (zero compression {spelled(c)}, {ratio(b, c)})"
+
+
+def original_rows(distances: Mapping[str, Distance] | None) -> Iterator[tuple[str, str]]:
+    """How far the output that contracts change most is from the original's; nothing for other targets."""
+    if not distances:
+        return
+    name, worst = max(distances.items(), key=lambda item: _size(item[1]))
+    share = "" if worst.max_relative_error is None else " of the largest value"
+    text = f"{difference_text(worst)}{share}" + (f" in {name}" if len(distances) > 1 else "")
+    argmax = f", the same argmax in {argmax_text(worst)} {'row' if worst.rows == 1 else 'rows'}" if worst.rows else ""
+    yield "from original", f"{text}{argmax}; what contracts change of the example's outputs"
+
+
+def _size(distance: Distance) -> float:
+    return math.inf if distance.max_relative_error is None else distance.max_relative_error
+
+
+def difference_text(distance: Distance) -> str:
+    error = distance.max_relative_error
+    return "differs" if error is None else f"{error:.1e}"
+
+
+def argmax_text(distance: Distance) -> str:
+    return f"{number(distance.same_argmax)} of {number(distance.rows)}" if distance.rows else "-"
 
 
 def _gap(report: Report) -> str:

@@ -70,7 +70,8 @@ class Distance:
     """How far an output that contracts change is from the original model's, on the example inputs.
 
     ``max_relative_error`` is None where there is no such number: integers differ, or which values are finite. Of an
-    output [rows, classes], ``same_argmax`` of the ``rows`` have their greatest value at the same place; else both are 0.
+    output [rows, classes], ``same_argmax`` of the ``rows`` have their greatest value at the same place; of others both
+    are 0.
     """
 
     max_relative_error: float | None
@@ -81,8 +82,9 @@ class Distance:
 @dataclass(frozen=True)
 class Check:
     """Greatest relative error per engine (None: does not apply), on the example inputs, against the outputs that
-    golden.npz keeps: the original model's, or those that contracts mean. ``original`` tells by output how far the latter
-    are from the former; None where they are the same.
+    golden.npz keeps: the original model's, or those that contracts mean.
+
+    ``original`` tells by output how far the latter are from the former; None where there are no contracts.
     """
 
     tolerance: float

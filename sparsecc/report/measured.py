@@ -68,7 +68,7 @@ def verify_table(verdicts: Sequence[Verdict], check: Check) -> RenderableType:
 def _distances(distances: Mapping[str, Distance]) -> Table:
     rows = ((name, difference_text(d), argmax_text(d)) for name, d in distances.items())
     columns = ("output", ">difference", ">rows of the same argmax")
-    return table("what the contracts mean, against the original's outputs", columns, rows)
+    return table("what contracts mean, against the original", columns, rows)
 
 
 def bench_table(bench: Bench) -> RenderableType:

@@ -16,12 +16,13 @@ from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, UNIT_PROGRAM, report_tree,
 from sparsecc.artifact import Artifact, golden_npz, write
 from sparsecc.backends.scu import container, host
 from sparsecc.backends.scu.asm import assemble, disassemble
-from sparsecc.backends.scu.descriptor import Descriptor
+from sparsecc.backends.scu.descriptor import Descriptor, Flag, Queue, flags
 from sparsecc.backends.scu.machine import to_json
+from sparsecc.backends.scu.report_file import from_json
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Distance, Manifest
-from sparsecc.report.scu import original_rows
+from sparsecc.report.scu import original_rows, summary_rows
 from sparsecc.report.text import energy
 
 
@@ -160,8 +161,8 @@ def test_the_summary_of_a_compile(artifact: Path, capsys: pytest.CaptureFixture[
     lines = {" ".join(line[:1]): " ".join(line[1:]) for line in words(text)}
     assert lines["contracts"] == "less than everything on 1 of 1 edge"
     assert lines["accuracy"] == "91.0% -> 90.4% (95 % interval 88.4% to 92.1%) on 1,000 held-out samples"
-    link = f"{4 * BLOCK_BYTES} B dense -> {BLOCK_BYTES} B, 4.00x (zero compression {2 * BLOCK_BYTES} B, 2.00x)"
-    assert lines["link"] == link
+    sizes = f"{4 * BLOCK_BYTES} B dense -> {BLOCK_BYTES} B, 4.00x (zero compression {2 * BLOCK_BYTES} B, 2.00x)"
+    assert lines["link"] == f"{sizes}; with headers"
     assert lines["cycles"] == (
         "4,000 dense -> 1,000, 4.00x (zero compression 2,000, 2.00x); schedule 25.0% above its lower bound"
     )
@@ -287,11 +288,94 @@ def test_simulate_shows_ratios(cli: Cli, artifact: Path) -> None:
     lines = words(result.out)
     assert ["cycles", f"{cycles:,}", "4,000", "2,000", f"{4000 / cycles:.2f}x", f"{2000 / cycles:.2f}x"] in lines
     sizes = [f"{n * BLOCK_BYTES} B".split() for n in (1, 4, 2)]
-    assert ["over", "the", "link", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
+    assert ["over", "the", "link,", "with", "headers", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
     assert any(line[:1] == ["tile0"] for line in lines)
-    assert ["above", "the", "bound", "-", "+25.0%", "+25.0%"] in lines  # this sample's cycles are below 800
+    assert ["lower", "bound,", "cycles", "-", "3,200", "-", "-", "-"] in lines  # this run's cycles are below 800
+    assert ["above", "the", "bound", "-", "+25.0%", "-"] in lines
     assert any(line[:2] == ["dram", "read"] for line in lines)
     assert "good to about 2x: quote ratios" in result.out
+
+
+@pytest.fixture
+def without_dense(artifact: Path, manifest: Manifest) -> Path:
+    tree = report_tree()
+    tree["figures"] |= {"dense": None, "does_not_fit": {"dense": "memory link has to hold 832 B at once and has 576 B"}}
+    return scu_artifact(artifact, manifest, tree).path
+
+
+def test_simulate_beside_a_baseline_that_does_not_fit(cli: Cli, without_dense: Path) -> None:
+    why = "memory link has to hold 832 B at once and has 576 B"
+    facts = cli("simulate", without_dense, "--json", "--quiet").json
+    assert facts["baselines"] == {"dense": None, "zero_compression": report_tree()["figures"]["zero_compression"]}
+    assert (facts["does_not_fit"], facts["lower_bound_holds"]) == ({"dense": why}, [])
+    cycles = facts["run"]["cycles"]
+    text = cli("simulate", without_dense).out
+    lines = words(text)
+    assert ["cycles", f"{cycles:,}", "-", "2,000", "-", f"{2000 / cycles:.2f}x"] in lines
+    assert ["units", "at", "work,", "on", "average", f"{facts['run']['overlap']:.2f}", "-", "1.50"] in lines
+    assert any(line[0] == "link" and line[-3:] == ["-", "20", "nJ"] for line in lines if line)  # of the energy
+    assert text.endswith(f"quote ratios.\ndense does not fit: {why}\n")
+
+
+def test_inspect_beside_baselines_that_do_not_fit(cli: Cli, without_dense: Path) -> None:
+    lines = words(cli("inspect", without_dense).out)
+    zeros = f"{BLOCK_BYTES} B (dense does not fit, zero compression {2 * BLOCK_BYTES} B); with headers"
+    assert ["link", *zeros.split()] in lines
+    assert [
+        "does",
+        "not",
+        "fit",
+        "dense:",
+        "memory",
+        "link",
+        "has",
+        "to",
+        "hold",
+        "832",
+        "B",
+        "at",
+        "once",
+        "and",
+        "has",
+        "576",
+        "B",
+    ] in lines
+
+
+def test_the_summary_of_baselines_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each alone, and both."""
+    why = {"dense": "too many bytes", "zero_compression": "too few semaphores"}
+    for unfit in (["dense"], ["zero_compression"], ["dense", "zero_compression"]):
+        tree = report_tree()
+        tree["figures"] |= {**dict.fromkeys(unfit), "does_not_fit": {name: why[name] for name in unfit}}
+        for title, text in summary_rows(from_json(json.dumps(tree).encode(), "report.json")):
+            if title in ("cycles", "does not fit"):
+                print(f"{title}: {text}")
+    assert capsys.readouterr().out == (
+        "cycles: 1,000 (dense does not fit, zero compression 2,000); schedule 25.0% above its lower bound\n"
+        "does not fit: dense: too many bytes\n"
+        "cycles: 4,000 dense -> 1,000, 4.00x (zero compression does not fit); schedule 25.0% above its lower bound\n"
+        "does not fit: zero compression: too few semaphores\n"
+        "cycles: 1,000 (dense does not fit, zero compression does not fit); schedule 25.0% above its lower bound\n"
+        "does not fit: dense: too many bytes\n"
+        "does not fit: zero compression: too few semaphores\n"
+    )
+
+
+@pytest.mark.parametrize(("flag", "holds"), [(Flag(0), ["run", "dense"]), (Flag.SKIP_ZERO, ["dense"])])
+@pytest.mark.usefixtures("artifact")  # loads no kernels
+def test_no_lower_bound_where_payloads_may_be_shorter(
+    cli: Cli, tmp_path: Path, manifest: Manifest, flag: Flag, holds: list[str]
+) -> None:
+    """The schedule counts on the longest: a run that takes longer than its bound proves nothing."""
+    copy, send, *rest = UNIT_PROGRAM.code
+    program = replace(UNIT_PROGRAM, code=(copy, replace(send, flags=flags(Queue.OUT, flag)), *rest))
+    tree = report_tree()
+    tree["schedule"]["lower_bound_cycles"] = 100
+    path = scu_artifact(tmp_path / "other", manifest, tree, program).path
+    assert cli("simulate", path, "--json", "--quiet").json["lower_bound_holds"] == holds
+    bound = "100" if "run" in holds else "-"
+    assert ["lower", "bound,", "cycles", bound, "3,200", "-"] in [w[:6] for w in words(cli("simulate", path).out)]
 
 
 def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, tmp_path: Path) -> None:
@@ -364,9 +448,11 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     shares = ["50.0%", "75.0%", "6.2%", "100.0%", "25.0%"]
     sent = ["256", "B", str(BLOCK_BYTES), "B", "bitmask"]
     assert ["relu_1", "64", "64", *shares, "receive", "buffer", "0.00125", *sent] in lines
+    sizes = f"bytes of a sample 256 B of values, without headers -> {BLOCK_BYTES} B with headers"
+    sizes += f", {256 / BLOCK_BYTES:.2f}x"
     accuracy = ["91.0%", "->", "90.4%", "(95", "%", "interval", "88.4%", "to", "92.1%)", "on", "1,000", "held-out"]
     assert ["accuracy", *accuracy, "samples"] in lines
-    assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
+    assert sizes.split() in lines
     assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]

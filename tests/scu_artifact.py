@@ -113,6 +113,6 @@ def scu_artifact(
         KERNELS: b"/* no kernels */\n",
         REPORT: tree if isinstance(tree, bytes) else json.dumps(tree).encode(),
     }
-    ports = {"inputs": values[0], "outputs": values[1]}
-    made_for = replace(manifest, target="scu", **ports, layers={}, regions=(), check=CHECK, speed=None)
+    made_for = replace(manifest, target="scu", inputs=values[0], outputs=values[1], layers={}, regions=(), speed=None)
+    made_for = replace(made_for, check=CHECK)
     return write(path, files, made_for)

@@ -110,11 +110,11 @@ def _cut(report: Report) -> int:
 
 
 def _beside(figures: Figures, name: str) -> str:
+    def value(figure: Figure | None) -> Any:
+        return None if figure is None else getattr(figure, name)
+
     spelled = QUANTITIES[name][1]
-    ours, dense, zeros = (
-        getattr(figure, name) if figure else None
-        for figure in (figures.contracts, figures.dense, figures.zero_compression)
-    )
+    ours, dense, zeros = map(value, (figures.contracts, figures.dense, figures.zero_compression))
     others = "zero compression " + ("does not fit" if zeros is None else spelled(zeros))
     if dense is None:
         return f"{spelled(ours)} (dense does not fit, {others})"

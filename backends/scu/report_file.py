@@ -123,8 +123,11 @@ def _figures(tree: dict[str, Any]) -> Figures:
     given = _object(tree.get("does_not_fit", {}), at)
     reasons = {_text(name, at): _text(why, f"{at}.{name}") for name, why in given.items()}
     missing = {name: why for name, why in reasons.items() if name in BASELINES and tree.get(name) is None}
-    found = {n: _record(Figure, tree.get(n), f"figures.{n}") for n in ("contracts", *BASELINES) if n not in missing}
-    return Figures(**{**dict.fromkeys(missing), **found}, does_not_fit=missing)
+
+    def figure(name: str) -> Any:
+        return None if name in missing else _record(Figure, tree.get(name), f"figures.{name}")
+
+    return Figures(figure("contracts"), figure("dense"), figure("zero_compression"), missing)
 
 
 def _settlement(tree: dict[str, Any]) -> Mapping[str, Any]:

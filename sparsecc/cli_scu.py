@@ -121,7 +121,7 @@ def simulate(
         if trace:
             step("writing the trace", 0, 1)
             write_file(trace, trace_json(outcome, unit.program, unit.target).encode(), "--trace")
-    facts = scu.simulation_facts(outcome, unit.target, report, trace)
+    facts = scu.simulation_facts(outcome, unit, report, trace)
     show(facts, lambda: scu.simulation(facts), as_json, quiet)
 
 

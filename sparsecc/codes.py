@@ -56,7 +56,7 @@ CODES: dict[str, Code] = {
     "SCC009": Code(
         "compiled model differs",
         "Before anything is written, the compiled model runs on the example inputs in every engine. One of them "
-        "differs from the original by more than the tolerance.",
+        "differs by more than the tolerance: from the original, or for target scu from what the contracts mean.",
         _BUG,
     ),
     # 010-029: the model that goes in

@@ -33,8 +33,8 @@ EDGE_COLUMNS = {
     "settled_q16": ">settled",
     "binding": "binding constraint",
     "degradation": ">degradation",
-    "dense_bytes": ">dense",
-    "settled_bytes": ">sent",
+    "dense_bytes": ">values alone",
+    "settled_bytes": ">sent, with headers",
     "codec": "codec",
 }
 
@@ -85,7 +85,8 @@ def _totals(facts: Mapping[str, Any], edges: Sequence[Mapping[str, Any]]) -> Ite
         sum(edge[name] for edge in edges if isinstance(edge.get(name), int | float))
         for name in ("dense_bytes", "settled_bytes")
     )
-    yield "bytes of a sample", f"{data_size(dense)} dense -> {data_size(settled)}, {ratio(dense, settled)}"
+    sizes = f"{data_size(dense)} of values, without headers -> {data_size(settled)} with headers"
+    yield "bytes of a sample", f"{sizes}, {ratio(dense, settled)}"
     yield from quality_rows(facts)
     for name, value in facts.items():
         if name not in ("quality", "negotiated") and not isinstance(value, dict | list):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from sparsecc.diagnostics import CompileError
 
 if TYPE_CHECKING:
     from sparsecc.contracts.options import ContractOptions
+    from sparsecc.contracts.procedure import Routing as RoutingName
 
 PANEL = "Contracts (--target scu)"
 Calibration = Annotated[
@@ -43,6 +44,15 @@ Keep = Annotated[
 Sensitivity = Annotated[
     str | None,
     typer.Option(help="How much a neuron matters: taylor (default), product or activation.", rich_help_panel=PANEL),
+]
+Routing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="magnitude|sensitivity",
+        help="Which elements of a tile are sent: those of the largest |a| (default), or of |a| times the map's gradient "
+        "part.",
+        rich_help_panel=PANEL,
+    ),
 ]
 MapBlock = Annotated[
     int | None,
@@ -91,6 +101,7 @@ def contract_options(
     budgets: Mapping[str, float | None],
     calibration: Path | None,
     sensitivity: str | None,
+    routing: str | None,
     map_block: int | None,
     period: int | None,
     fill: str | None,
@@ -103,16 +114,28 @@ def contract_options(
 
     ``budgets`` are fields of ContractOptions. Raises: CompileError SCC119.
     """
-    others = (calibration, sensitivity, map_block, period, fill, update_maps or None, codecs, target_file, contracts)
+    others = (
+        calibration,
+        sensitivity,
+        routing,
+        map_block,
+        period,
+        fill,
+        update_maps or None,
+        codecs,
+        target_file,
+        contracts,
+    )
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
     from sparsecc.contracts.contract import FILLS
-    from sparsecc.contracts.options import SENSITIVITIES, ContractOptions
+    from sparsecc.contracts.options import ROUTINGS, SENSITIVITIES, ContractOptions
 
     return ContractOptions(
         calibration=calibration,
         **budgets,
         form=SENSITIVITIES[0] if sensitivity is None else sensitivity,
+        routing=ROUTINGS[0] if routing is None else cast("RoutingName", routing),  # which ContractOptions checks
         map_block=map_block,
         period=period or 0,
         fill=FILLS[0] if fill is None else fill,

@@ -109,10 +109,11 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         "mean",
         "--update-maps",
     )
-    names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
+    names = ("--codecs", "raw, index,raw", "--sensitivity", "product", "--routing", "sensitivity")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
+        routing="sensitivity",
         map_block=8,
         period=16,
         fill="mean",
@@ -134,6 +135,8 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         (["--contracts", "m.sparsecc", "--keep", "0.5"],
          "contracts that are given are taken as they are, and a share to keep is for negotiating new ones\n"
          "  help: leave out one of the two"),
+        (["--routing", "magnet"],
+         "there is no routing 'magnet'\n  help: did you mean 'magnitude'? known: magnitude, sensitivity"),
         (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
     ],
 )  # fmt: skip

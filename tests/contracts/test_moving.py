@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsecc.contracts import WHOLE, Budget, Options, Settlement, negotiate
-from sparsecc.contracts.moving import kept_shares, margins, settle_moving, verify_period
+from sparsecc.contracts.moving import kept_shares, margins, settle_moving
 from sparsecc.diagnostics import CompileError
 
 from .nets import bytes_of, samples, small_program
@@ -51,16 +51,6 @@ def refused(action: object) -> str:
     with pytest.raises(CompileError) as caught:
         action()
     return str(caught.value)
-
-
-def test_moving_needs_calibration_data() -> None:
-    verify_period(0, calibrated=False)
-    verify_period(4, calibrated=True)
-    assert refused(lambda: verify_period(4, calibrated=False)) == (
-        "error[SCC123]: --period 4 moves k by how much of the key mass a contract usually keeps, which calibration "
-        "data tell, and there are none\n"
-        "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --period"
-    )
 
 
 def test_a_period_that_no_sample_reaches() -> None:

@@ -312,6 +312,7 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     assert ["accuracy", *accuracy, "samples"] in lines
     assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
     assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
+    assert "Settled is what the budget chose.\n" in cli("inspect", artifact, "--contracts").out
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]
     assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}
@@ -325,6 +326,21 @@ def test_inspect_contracts_shows_what_is_there(cli: Cli, tmp_path: Path, manifes
     assert ["a", "-", "1.25", "-"] in lines
     assert ["quality", "50.0%"] in lines
     assert ["rounds", "3"] in lines
+
+
+def test_inspect_contracts_without_a_negotiation(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    """--keep without calibration data: no column tells of proposals."""
+    edge = report_tree()["settlement"]["edges"][0]
+    edge |= dict.fromkeys(("proposed_q16", "adjusted_q16", "lo_q16", "hi_q16", "degradation"))
+    path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": {"edges": [edge]}}).path
+    result = cli("inspect", path, "--contracts")
+    columns = ["edge", "elements", "per", "tile", "settled", "binding", "constraint", "dense", "sent", "codec"]
+    assert columns in words(result.out)
+    assert ["relu_1", "64", "64", "25.0%", "receive", "buffer", "256", "B", str(BLOCK_BYTES), "B", "bitmask"] in words(
+        result.out
+    )
+    assert "nothing was negotiated\n" in result.out
+    assert "proposed" not in result.out
 
 
 def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:

@@ -45,7 +45,7 @@ def settle_moving(
     fitting, checking = split(calibration, options.held_out, options.seed)
     sizes = reference.shapes(program)
     count = {c.edge: int(sizes[c.edge][c.axis :].numel()) // c.tile_elems for c in settlement.contracts}
-    lowest = {record.edge: record.lo_q16 for record in settlement.log}
+    lowest = {record.edge: record.lo_q16 or 0 for record in settlement.log}
     moving = {c.edge: c for c in settlement.contracts if count[c.edge] > period and c.share_q16 < WHOLE}
     if not moving:
         raise CompileError.of(

@@ -24,7 +24,6 @@ BUDGETS: Mapping[Kind, str] = {
 }
 ACCURACY_BUDGET = 0.01
 CODECS = ("raw", "bitmask", "index", "run")
-"""HUFFMAN is for constants, which no contract covers."""
 FIXED_LENGTH = ("raw", "bitmask", "index")
 """Codecs whose blocks have a length that is known when a model is compiled."""
 
@@ -123,6 +122,11 @@ def _verify_budgets(options: ContractOptions) -> None:
 
 def _verify_codecs(names: Sequence[str]) -> None:
     for name in names:
+        if name == "huffman":
+            raise _unusable(
+                "codec 'huffman' is for constants, and contracts are for what layers send each other",
+                f"choose among {', '.join(FIXED_LENGTH)}",
+            )
         if name not in CODECS:
             raise _unusable(f"there is no codec '{name}'", suggest(name, [*FIXED_LENGTH]))
         if name not in FIXED_LENGTH:

@@ -51,6 +51,9 @@ def test_the_budget() -> None:
         ({"fill": "men"}, "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
         ({"codecs": ("raw", "bitmap")},
          "there is no codec 'bitmap'\n  help: did you mean 'bitmask'? known: raw, bitmask, index"),
+        ({"codecs": ("raw", "huffman")},
+         "codec 'huffman' is for constants, and contracts are for what layers send each other\n"
+         "  help: choose among raw, bitmask, index"),
         ({"codecs": ("run",)},
          "blocks of codec 'run' have a length that depends on the data, and schedules need to know it\n"
          "  help: choose among raw, bitmask, index"),

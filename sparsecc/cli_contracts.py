@@ -24,7 +24,9 @@ def _share(option: str) -> Callable[[str], float]:
         try:
             return float(text)
         except ValueError as error:
-            raise unusable(f"{option} '{text}' is no number", f"{option} is a share from 0 to 1: 0.5 is 50 %") from error
+            raise unusable(
+                f"{option} '{text}' is no number", f"{option} is a share from 0 to 1: 0.5 is 50 %"
+            ) from error
 
     return parse
 
@@ -85,8 +87,7 @@ Routing = Annotated[
     str | None,
     typer.Option(
         metavar="magnitude|sensitivity",
-        help="Which elements of a tile are sent: those of the largest |a| (default), or of |a| times the map's gradient "
-        "part.",
+        help="By what a tile's elements are chosen: |a| (default), or |a| times the gradient part of its map.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -286,9 +286,7 @@ def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: 
     )
 
 
-def test_maps_that_cannot_be_written(
-    cli: Cli, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maps_that_cannot_be_written(cli: Cli, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
 
     def refused(folder: Path, why: str) -> None:

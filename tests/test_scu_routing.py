@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import seeded
 from contracts.nets import small
+from programs import seeded
 
 import sparsecc
 from sparsecc.artifact import Artifact

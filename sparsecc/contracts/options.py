@@ -35,8 +35,9 @@ class ContractOptions:
     ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
     all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
     samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
-    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill`` and ``update_maps`` need them. ``settled`` contracts, or the
-    folder or artifact that holds them, are taken as they are, with the period and the fill that they have.
+    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill`` and ``update_maps`` need
+    them. ``settled`` contracts, or the folder or artifact that holds them, are taken as they are, with the period and
+    the fill that they have.
 
     Raises: CompileError SCC119 for what means nothing.
     """

@@ -25,8 +25,8 @@ class EdgeRecord:
     """How the share of one edge came about. Shares in 1/65536; bytes and elements of one sample.
 
     What sender and receiver ``proposed`` and ``adjusted``, and the bounds that they agreed on, are None where nobody
-    negotiated. ``binding`` is the constraint that set the share; ``degradation`` what the settled share alone loses, as measured on
-    calibration data (nats of KL divergence, or 1 - cosine), None where it was not measured.
+    negotiated. ``binding`` is the constraint that set the share; ``degradation`` what the settled share alone loses, as
+    measured on calibration data (nats of KL divergence, or 1 - cosine), None where it was not measured.
     """
 
     edge: str

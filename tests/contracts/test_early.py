@@ -20,9 +20,13 @@ ADD = "add --calibration calib.npz, samples under the names of the inputs; or"
 def refused(**options: Any) -> str:
     """By `sparsecc.compile` as well, which does not look at the model."""
     asked = ContractOptions(**options)
-    with pytest.raises(CompileError) as caught:
+
+    def check() -> None:
         verify_calibrated(asked)
         verify_data(asked)
+
+    with pytest.raises(CompileError) as caught:
+        check()
     with pytest.raises(CompileError) as by_compile:
         sparsecc.compile("no such model.pt", target="scu", contracts=asked)
     assert str(by_compile.value) == str(caught.value)

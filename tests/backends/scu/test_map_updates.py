@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparsecc.backends.scu.machine import scu_v1
 from sparsecc.backends.scu.map_updates import Renewed, renewed, update_fields
 from sparsecc.backends.scu.unit_program import UnitProgram
-from sparsecc.contracts import uniform_map
 from sparsecc.diagnostics import CompileError
 
 

@@ -82,7 +82,7 @@ def test_calibration_data_that_cannot_be_used(tmp_path: Path) -> None:
     assert refused(calibration=path) == f"error[SCC076]: {path} cannot be read: {why}\n{write_it}"
     different = {"a": np.zeros((3, 2)), "b": np.zeros((4, 2))}
     along = "  help: give one entry along axis 0 per sample"
-    np.savez(path, **different)
+    np.savez(path, a=different["a"], b=different["b"])
     assert refused(calibration=path) == (
         f"error[SCC058]: {path} holds different numbers of samples: 3 of a, 4 of b\n{along}"
     )

@@ -27,6 +27,7 @@ def test_k_moves_below_what_was_settled() -> None:
     for contract in images:  # 512 elements: 8 tiles
         assert (contract.share_q16, contract.share_hi_q16, contract.period) == (WHOLE // 4, WHOLE // 4, 2)
         needed = next(record.lo_q16 for record in before.log if record.edge == contract.edge)
+        assert needed is not None
         assert contract.share_lo_q16 == min(WHOLE // 4, max(WHOLE // 8, needed))
         assert 0 < contract.margin_lo_q16 < contract.margin_hi_q16 < WHOLE
     assert vector == before.contracts[2]  # 8 elements: nothing to move

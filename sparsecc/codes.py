@@ -525,9 +525,9 @@ CODES: dict[str, Code] = {
         "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
     ),
     "SCC124": Code(
-        "nothing to fill or update with",
-        "--fill mean needs calibration data. --update-maps needs maps that were measured on them, and room for them a "
-        "second time in the unit's memory.",
+        "nothing to fill, rank or update with",
+        "--fill mean and whatever concerns sensitivity maps need calibration data. --routing sensitivity and "
+        "--update-maps also need room for maps in the unit's memory.",
         "Give --calibration, or a greater --map-block; or leave the option out.",
     ),
     # 125-126: pictures

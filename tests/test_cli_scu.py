@@ -116,10 +116,11 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         "mean",
         "--update-maps",
     )
-    names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
+    names = ("--codecs", "raw, index,raw", "--sensitivity", "product", "--routing", "sensitivity")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
+        routing="sensitivity",
         map_block=8,
         period=16,
         fill="mean",
@@ -134,13 +135,14 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
     [
         (["--bytes-budget", "0.3", "--cycles-budget", "0.5"],
          "a bytes budget and a cycles budget exclude each other\n  help: choose one of them"),
-        (["--codecs", ""], "there is no codec ''\n  help: known: raw, bitmask, index"),
         (["--codecs", "bitmask, run"],
          "blocks of codec 'run' have a length that depends on the data, and schedules need to know it\n"
          "  help: choose among raw, bitmask, index"),
         (["--contracts", "m.sparsecc", "--keep", "0.5"],
          "contracts that are given are taken as they are, and a share to keep is for negotiating new ones\n"
          "  help: leave out one of the two"),
+        (["--routing", "magnet"],
+         "there is no routing 'magnet'\n  help: did you mean 'magnitude'? known: magnitude, sensitivity"),
         (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
     ],
 )  # fmt: skip
@@ -148,6 +150,28 @@ def test_options_that_mean_nothing(cli: Cli, asked: Asked, arguments: list[str],
     """The sentences are those of ContractOptions, tests/contracts/test_options.py."""
     result = cli("compile", "model.pt", "--target", "scu", *arguments)
     assert result == Result(2, "", f"error[SCC119]: {message}\n")
+    assert not asked.called
+
+
+ALL_CODECS = (
+    "name those to choose from, --codecs raw,bitmask,index; without the option they are all that the target has"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--codecs", ""], f"--codecs '' names no codec\n  help: {ALL_CODECS}"),
+        (["--codecs", " ,"], f"--codecs ' ,' names no codec\n  help: {ALL_CODECS}"),
+        *[
+            ([option, "50%"], f"{option} '50%' is no number\n  help: {option} is a share from 0 to 1: 0.5 is 50 %")
+            for option in ("--bytes-budget", "--cycles-budget", "--accuracy-budget", "--keep")
+        ],
+    ],
+)
+def test_options_of_no_known_form(cli: Cli, asked: Asked, arguments: list[str], message: str) -> None:
+    result = cli("compile", "model.pt", "--target", "scu", *arguments)
+    assert result == Result(2, "", f"error[SCC087]: {message}\n")
     assert not asked.called
 
 
@@ -363,8 +387,12 @@ def test_no_lower_bound_where_payloads_may_be_shorter(
 
 def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2, ELEMS), np.float32))
-    facts = cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--json").json
-    assert facts["counters"]["elems_zero"] == ELEMS
+    result = cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--json")
+    assert result.json["counters"]["elems_zero"] == ELEMS
+    assert f"{tmp_path / 'x.npz'} holds 2 samples; the first is simulated\n" in result.err
+    assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--quiet") == Result(0, "", "")
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, ELEMS), np.float32))
+    assert "the first is simulated" not in cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
     assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
         "error[SCC071]: input 'x' has shape"
@@ -372,12 +400,28 @@ def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, 
 
 
 def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: Path) -> None:
-    assert cli("simulate", artifact, "--maps", tmp_path / "maps", "--quiet") == Result(
+    """Known before anything is compiled or simulated."""
+    assert cli("simulate", artifact, "--maps", tmp_path / "maps") == Result(
         2,
         "",
         f"error[SCC124]: the program of {artifact} renews no maps\n"
         "  help: compile the model with --update-maps, or leave out --maps\n",
     )
+
+
+def test_maps_that_cannot_be_written(cli: Cli, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+
+    def refused(folder: Path, why: str) -> None:
+        assert cli("simulate", artifact, "--maps", folder) == Result(
+            2, "", f"error[SCC075]: {folder} cannot be written: {why}\n  help: choose another path with --maps\n"
+        )
+
+    refused(tmp_path / "file", "Not a directory")
+    refused(tmp_path / "file" / "maps", "Not a directory")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    refused(tmp_path / "new" / "maps", "Permission denied")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_trace(cli: Cli, artifact: Path, tmp_path: Path) -> None:
@@ -437,6 +481,7 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     assert ["accuracy", *accuracy, "samples"] in lines
     assert sizes.split() in lines
     assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
+    assert "Settled is what the budget chose.\n" in cli("inspect", artifact, "--contracts").out
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]
     assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}
@@ -450,6 +495,21 @@ def test_inspect_contracts_shows_what_is_there(cli: Cli, tmp_path: Path, manifes
     assert ["a", "-", "1.25", "-"] in lines
     assert ["quality", "50.0%"] in lines
     assert ["rounds", "3"] in lines
+
+
+def test_inspect_contracts_without_a_negotiation(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    """--keep without calibration data: no column tells of proposals."""
+    edge = report_tree()["settlement"]["edges"][0]
+    edge |= dict.fromkeys(("proposed_q16", "adjusted_q16", "lo_q16", "hi_q16", "degradation"))
+    path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": {"edges": [edge]}}).path
+    result = cli("inspect", path, "--contracts")
+    columns = ["edge", "elements", "per", "tile", "settled", "binding", "constraint", "dense", "sent", "codec"]
+    assert columns in words(result.out)
+    assert ["relu_1", "64", "64", "25.0%", "receive", "buffer", "256", "B", str(BLOCK_BYTES), "B", "bitmask"] in words(
+        result.out
+    )
+    assert "nothing was negotiated\n" in result.out
+    assert "proposed" not in result.out
 
 
 def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
@@ -552,6 +612,9 @@ def test_the_machine_of_a_program(cli: Cli, program: Path, tmp_path: Path) -> No
     (tmp_path / "p.s").write_text("end.in\n")
     assert cli("scu", "asm", tmp_path / "p.s", "-o", program).status == 0
     assert cli("scu", "verify", program).out == f"{program}: nothing to find fault with, on other\n"
+    assert cli("scu", "verify", program, "--target-file", tmp_path / "target.json").out == (
+        f"{program}: nothing to find fault with, on other\n"
+    )
     (tmp_path / "target.json").write_text("{")
     assert cli("scu", "verify", program).err.startswith("error[SCC089]: ")
 
@@ -652,7 +715,13 @@ REFUSED = Path(__file__).parents[1] / "docs" / "conformance" / "refuse"
 )  # fmt: skip
 def test_verify_refuses_a_damaged_file(cli: Cli, name: str, error: str) -> None:
     path = REFUSED / f"{name}.scu"
-    assert cli("scu", "verify", path) == Result(2, "", error.format(path=path))
+    said = error.format(path=path)
+    assert cli("scu", "verify", path) == Result(2, "", said)
+    result = cli("scu", "verify", path, "--json")
+    assert (result.status, result.err) == (2, "")
+    ((finding,), facts) = result.json["findings"], result.json
+    assert (facts["program"], facts["target"], facts["ok"]) == (str(path), "scu-v1", False)
+    assert f"error[{finding['code']}]: {finding['message']}\n  help: {finding['help']}\n" == said
 
 
 def test_verify_refuses_what_is_no_program(cli: Cli, program: Path, tmp_path: Path) -> None:

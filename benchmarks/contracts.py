@@ -5,7 +5,8 @@
     python benchmarks/contracts.py --only accuracy -o benchmarks/contracts.json    # keeps the other parts
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
-the same share on every edge at the same number of bytes; also with means for what is dropped, and with k that moves.
+the same share on every edge at the same number of bytes; also ranked by sensitivity, with means for what is dropped,
+and with k that moves.
 Traffic: the simulated unit on one sample, for links of 4, 16 and 64 B/cycle, with half of every edge kept; all three
 forms of a network are lowered, scheduled and simulated alike. Bytes count headers and padding. Absolute energy is good
 to about 2x: compare ratios. Fine-tuning (finetune_contracts.py) takes two hours, the rest a quarter of one.
@@ -45,7 +46,7 @@ from sparsecc.contracts.fills import settle_means
 from sparsecc.contracts.measures import Estimate, estimate
 from sparsecc.contracts.moving import settle_moving
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.contracts.procedure import Kind
+from sparsecc.contracts.procedure import Kind, Options, Routing
 from sparsecc.contracts.replay import Replay
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
 from sparsecc.plots import verify_drawable
@@ -119,8 +120,10 @@ def accuracies() -> Iterator[Accuracy]:
     pixels, labels = data.cifar10("train", 256)
     samples = from_arrays(program, {"x": resnet_cifar.images(pixels).numpy(), "labels": labels})
 
-    def settled(kind: Kind, value: float) -> Settlement:
-        return negotiate(program, samples, Budget(kind, value), UNIT.block_bytes(program))
+    def settled(kind: Kind, value: float, routing: Routing = "magnitude") -> Settlement:
+        return negotiate(
+            program, samples, Budget(kind, value), UNIT.block_bytes(program), options=Options(routing=routing)
+        )
 
     yield accuracy(program, "none", settled("keep", 1.0))
     for share in SHARES:
@@ -133,6 +136,7 @@ def accuracies() -> Iterator[Accuracy]:
         forms = {
             "uniform": settled("keep", low),
             "negotiated": negotiated,
+            "negotiated, routing sensitivity": settled("bytes", share, "sensitivity"),
             "negotiated, fill mean": settle_means(program, negotiated, samples),
             f"negotiated, period {PERIOD}": settle_moving(program, negotiated, samples, PERIOD),
         }

@@ -11,7 +11,7 @@ from sparsecc.program import Program
 from sparsecc.progress import track
 from sparsecc.reference import Array
 
-from .host import Unit, first_sample, load_kernels
+from .host import Unit, load_kernels, samples
 from .machine import Target
 from .report_file import BASELINES, Figure, Figures
 from .schedule import Schedule, schedule_dma
@@ -28,7 +28,7 @@ def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figure
 
     What sends everything may need more room than the machine has: a reason for contracts, and no error.
     """
-    sample = first_sample(unit.ports("inputs"), inputs)
+    sample = samples(unit.ports("inputs"), inputs)[0]
     schedule: Schedule = program.facts[Schedule]
     ours, plain = _figure(unit.simulate(sample), schedule), without_contracts(program)
     found = {

@@ -126,11 +126,6 @@ def _port(entry: Mapping[str, Any]) -> Port:
     return Port(str(entry["name"]), int(entry["address"]), np.dtype(str(entry["dtype"])), shape)
 
 
-def first_sample(ports: Sequence[Port], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What one run takes of a batch."""
-    return samples(ports, inputs)[0]
-
-
 def samples(ports: Sequence[Port], inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
     """The arrays cut along axis 0 in pieces that the ports hold, one a run.
 

@@ -5,7 +5,8 @@
     python benchmarks/contracts.py --only accuracy -o benchmarks/contracts.json    # keeps the other parts
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
-the same share on every edge at the same number of bytes; also with means for what is dropped, and with k that moves.
+the same share on every edge at the same number of bytes; also ranked by sensitivity, with means for what is dropped,
+and with k that moves.
 Traffic: the simulated unit on one sample, for links of 4, 16 and 64 B/cycle, with half of every edge kept; all three
 forms of a network are lowered, scheduled and simulated alike. Bytes count headers and padding. Absolute energy is good
 to about 2x: compare ratios. Fine-tuning (finetune_contracts.py) takes two hours, the rest a quarter of one.
@@ -45,7 +46,7 @@ from sparsecc.contracts.fills import settle_means
 from sparsecc.contracts.measures import Estimate, estimate
 from sparsecc.contracts.moving import settle_moving
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.contracts.procedure import Kind
+from sparsecc.contracts.procedure import Kind, Options, Routing
 from sparsecc.contracts.replay import Replay
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
 from sparsecc.plots import verify_drawable
@@ -54,6 +55,7 @@ from sparsecc.program import Program
 LINK_BYTES_PER_CYCLE = (4, 16, 64)
 SHARES = (0.5, 0.3)
 PERIOD = 4  # tiles
+FORMS = ("dense", "zero_compression", "contracts")
 SCRATCHPAD_BYTES = {"MiniLM, 32 tokens": 0x80000}
 """Networks that need larger tiles than scu-v1 has."""
 
@@ -79,6 +81,8 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
+    """Of one form; there is none where the machine has no room for it."""
+
     network: str
     link_bytes_per_cycle: int
     form: str
@@ -116,8 +120,10 @@ def accuracies() -> Iterator[Accuracy]:
     pixels, labels = data.cifar10("train", 256)
     samples = from_arrays(program, {"x": resnet_cifar.images(pixels).numpy(), "labels": labels})
 
-    def settled(kind: Kind, value: float) -> Settlement:
-        return negotiate(program, samples, Budget(kind, value), UNIT.block_bytes(program))
+    def settled(kind: Kind, value: float, routing: Routing = "magnitude") -> Settlement:
+        return negotiate(
+            program, samples, Budget(kind, value), UNIT.block_bytes(program), options=Options(routing=routing)
+        )
 
     yield accuracy(program, "none", settled("keep", 1.0))
     for share in SHARES:
@@ -130,6 +136,7 @@ def accuracies() -> Iterator[Accuracy]:
         forms = {
             "uniform": settled("keep", low),
             "negotiated": negotiated,
+            "negotiated, routing sensitivity": settled("bytes", share, "sensitivity"),
             "negotiated, fill mean": settle_means(program, negotiated, samples),
             f"negotiated, period {PERIOD}": settle_moving(program, negotiated, samples, PERIOD),
         }
@@ -164,9 +171,10 @@ def traffic(name: str, width: int, folder: Path) -> list[Traffic]:
     unit_program: UnitProgram = program.facts[UnitProgram]
     unit = Unit(unit_program, program.facts[Target], load_kernels(code))
     feeds = {n: x.numpy() for n, x in zip(program.input_names, program.example_inputs, strict=True)}
-    found: Mapping[str, Mapping[str, float]] = dataclasses.asdict(figures(program, unit, feeds))
+    found = figures(program, unit, feeds)
+    forms = {form: getattr(found, form) for form in FORMS}
     fields = [field.name for field in dataclasses.fields(Traffic)[3:]]
-    return [Traffic(name, width, form, *(f[field] for field in fields)) for form, f in found.items()]  # type: ignore[arg-type]
+    return [Traffic(name, width, form, *(getattr(f, field) for field in fields)) for form, f in forms.items() if f]
 
 
 def traffics() -> Iterator[Traffic]:
@@ -215,12 +223,12 @@ def traffic_table(rows: Sequence[Traffic]) -> str:
     ]
     for name, width in dict.fromkeys((r.network, r.link_bytes_per_cycle) for r in rows):
         by_form = {r.form: r for r in rows if (r.network, r.link_bytes_per_cycle) == (name, width)}
-        three = [by_form[form] for form in ("dense", "zero_compression", "contracts")]
-        kilobytes = ", ".join(f"{r.link_bytes / 1e3:.1f}" for r in three)
-        cycles = ", ".join(f"{r.cycles}" for r in three)
-        dense, lossless, contracts = three
-        ratios = f"{dense.cycles / contracts.cycles:.2f}x | {lossless.cycles / contracts.cycles:.2f}x"
-        energy = f"{contracts.energy_pj / dense.energy_pj:.3f}"
+        three = [by_form.get(form) for form in FORMS]
+        kilobytes = ", ".join(f"{r.link_bytes / 1e3:.1f}" if r else "does not fit" for r in three)
+        cycles = ", ".join(f"{r.cycles}" if r else "does not fit" for r in three)
+        contracts, dense = by_form["contracts"], by_form.get("dense")
+        ratios = " | ".join(f"{r.cycles / contracts.cycles:.2f}x" if r else "-" for r in three[:2])
+        energy = f"{contracts.energy_pj / dense.energy_pj:.3f}" if dense else "-"
         lines.append(f"| {name} | {width} | {kilobytes} | {cycles} | {ratios} | {energy} |")
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ def plot_traffic(rows: Sequence[Any], path: Path) -> None:
     networks = list(dict.fromkeys(row.network for row in rows))
     grid = [[_relative(rows, name, quantity) for name in networks] for quantity in QUANTITIES]
     ratios = [ratio for row in grid for lines in row for line in lines.values() for ratio in line.values()]
-    scale = min(1.0, *ratios) - 0.025, max(1.0, *ratios) + 0.025
+    scale = min([1.0, *ratios]) - 0.025, max([1.0, *ratios]) + 0.025
     height = TOP + BOTTOM + GAP * (len(grid) - 1) + PANEL * len(grid)
     width = (WIDTH - LEFT - 0.15 - GAP * (len(networks) - 1)) / len(networks)
     with drawing(path, height) as figure:
@@ -48,27 +48,31 @@ def plot_traffic(rows: Sequence[Any], path: Path) -> None:
 
 
 def _relative(rows: Sequence[Any], network: str, quantity: str) -> dict[str, Line]:
-    """The quantity in each form but dense, relative to dense DMA."""
+    """The quantity in each form but dense, relative to dense DMA, on the links for which both fit the machine."""
     own = {(r.form, r.link_bytes_per_cycle): getattr(r, quantity) for r in rows if r.network == network}
     links = sorted({link for _, link in own})
-    return {form: {link: own[form, link] / own["dense", link] for link in links} for form in FORMS}
+    both = {form: [link for link in links if {(form, link), ("dense", link)} <= own.keys()] for form in FORMS}
+    return {form: {link: own[form, link] / own["dense", link] for link in both[form]} for form in FORMS}
 
 
 def _draw(panel: Axes, lines: Mapping[str, Line]) -> None:
     """The links are far apart, and few: the axis has a place for each."""
     panel.axhline(1, color=GREY, linewidth=1, label="dense DMA")
+    links = sorted({link for line in lines.values() for link in line})
+    places = {link: place for place, link in enumerate(links)}
     for form, line in lines.items():
-        panel.plot(range(len(line)), [*line.values()], markersize=5, linewidth=1.4, clip_on=False, **FORMS[form])
-        panel.set_xticks(range(len(line)), [str(link) for link in line])
-        panel.set_xlim(-0.4, len(line) - 0.6)
-    for place, link in enumerate(lines["contracts"]):
-        upper, lower = sorted(FORMS, key=lambda form: -lines[form][link])  # their numbers lie apart
-        for form, offset, side in ((upper, 5, "bottom"), (lower, -5, "top")):
+        at = [places[link] for link in line]
+        panel.plot(at, [*line.values()], markersize=5, linewidth=1.4, clip_on=False, **FORMS[form])
+    panel.set_xticks(range(len(links)), map(str, links))
+    panel.set_xlim(-0.4, len(links) - 0.6)
+    for link, place in places.items():
+        there = sorted((form for form in FORMS if link in lines[form]), key=lambda form: -lines[form][link])
+        for form, (offset, side) in zip(there, ((5, "bottom"), (-5, "top")), strict=False):  # their numbers lie apart
             ratio, color = lines[form][link], FORMS[form]["color"]
             look: dict[str, Any] = {
                 "color": color,
                 "fontsize": 8,
                 "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             }
-            at: dict[str, Any] = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
-            panel.annotate(f"{ratio:.3f}", (place, ratio), **at, **look)
+            aside: dict[str, Any] = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
+            panel.annotate(f"{ratio:.3f}", (place, ratio), **aside, **look)

@@ -10,9 +10,10 @@ from typing import cast
 from sparsecc.contracts import WHOLE, load_contracts
 from sparsecc.contracts.binding import insert_contracts
 from sparsecc.contracts.calibration import from_arrays, load
-from sparsecc.contracts.fills import settle_means, verify_fill, verify_update
+from sparsecc.contracts.early import verify_calibrated, verify_data
+from sparsecc.contracts.fills import settle_means
 from sparsecc.contracts.given import given, uniform
-from sparsecc.contracts.moving import settle_moving, verify_period
+from sparsecc.contracts.moving import settle_moving
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.procedure import Budget, Options, negotiate
 from sparsecc.contracts.settled import EdgeRecord, Settled
@@ -36,6 +37,16 @@ class BindContracts:
     name = "bind-contracts"
     effects = Effects(requires=frozenset({WELL_FORMED, WEIGHTS_CONSTANT}), keeps_meaning=False)
 
+    def verify_options(self, options: ContractOptions) -> None:
+        """What is wrong with them for any Program.
+
+        Raises: CompileError (as ``verify_calibrated`` and ``verify_data``; SCC089 the target file).
+        """
+        verify_calibrated(options)
+        if options.target_file:
+            UNITS.load(self.unit).verify_target_file(options.target_file)
+        verify_data(options)
+
     def run(self, program: Program) -> Sequence[Note]:
         options, unit = program.fact(ContractOptions) or ContractOptions(), UNITS.load(self.unit)
         settled = settle(program, options, unit)
@@ -52,29 +63,18 @@ def _outcome(r: EdgeRecord) -> str:
 def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
     """What every edge sends: as it was given, the same everywhere, or negotiated on calibration data.
 
-    Raises: CompileError (SCC116 nothing to negotiate on; SCC121 given contracts that the unit cannot carry out; SCC123,
-    SCC124 options that need calibration data; as ``given``, ``uniform``, ``load_contracts``, ``negotiate``,
-    ``settle_means`` and ``settle_moving``).
+    Raises: CompileError (SCC121 given contracts that the unit cannot carry out; as ``verify_calibrated``, ``given``,
+    ``uniform``, ``load_contracts``, ``negotiate``, ``settle_means`` and ``settle_moving``).
     """
     if options.settled is not None:
         contracts, maps = load_contracts(options.settled) if isinstance(options.settled, Path) else options.settled
         if found := [finding for contract in contracts for finding in unit.check_contract(program, contract)]:
             raise CompileError(found)
         return given(program, contracts, maps, unit.block_bytes(program))
-    budget, calibrated = options.budget, options.calibration is not None
-    verify_period(options.period, calibrated=calibrated)
-    verify_fill(options.fill, calibrated=calibrated)
-    verify_update(options.update_maps, calibrated=calibrated)
+    verify_calibrated(options)
     if options.calibration is not None:
-        return _negotiated(program, options.calibration, budget, options, unit)
-    if budget.kind != "keep":
-        raise CompileError.of(
-            "SCC116",
-            "contracts are negotiated on calibration data, and there is none",
-            help="add --calibration calib.npz, samples under the names of the inputs; or --keep 0.5 for the same share "
-            "everywhere",
-        )
-    share_q16 = round(budget.value * WHOLE)
+        return _negotiated(program, options.calibration, options.budget, options, unit)
+    share_q16 = round(options.budget.value * WHOLE)
     return uniform(program, share_q16, unit.block_bytes(program), unit.limits(program), unit.tile_elems(program))
 
 
@@ -86,7 +86,7 @@ def _negotiated(
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
     tile_elems = unit.tile_elems(program)
-    measured = Options(form=options.form, block=options.map_block, tile_elems=tile_elems)
+    measured = Options(form=options.form, block=options.map_block, routing=options.routing, tile_elems=tile_elems)
     names = [edge.name for edge in edges(assign_stages(program.graph))]
     limits = dict.fromkeys(names, unit.limits(program))
     costs = unit.block_bytes(program), limits, unit.block_cycles(program)

@@ -23,6 +23,7 @@ from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cache_at, cpu_name
 from sparsecc.manifest import Manifest, Pruned, Source, Value, Versions
 from sparsecc.pass_manager import Pipeline, Record
+from sparsecc.passes.bind_contracts import BindContracts
 from sparsecc.program import Program
 from sparsecc.progress import Progress, reporting, step
 
@@ -77,6 +78,8 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         )
     prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
     passes = pipelines.parse(backend.pipeline(tune=tune) if pipeline is None else pipeline)
+    for binder in (part for part in passes.passes if isinstance(part, BindContracts)):
+        binder.verify_options(contracts or ContractOptions())
     with reporting(progress), cache_at(tuning_cache):
         step("capturing", 0, 1)
         source, loaded = _source(model, factory, allow_pickle)

@@ -27,7 +27,10 @@ def read_arrays(path: Path, inputs: Sequence[Value] = ()) -> dict[str, Array]:
     try:
         loaded: object = np.load(path, allow_pickle=False)
         one = isinstance(loaded, np.ndarray)
-        arrays = {"arr_0": cast(Array, loaded)} if one else dict(cast("Mapping[str, Array]", loaded))
+        found: dict[str, object] = {"arr_0": loaded} if one else dict(cast("Mapping[str, object]", loaded))
+        if not all(isinstance(x, np.ndarray) for x in found.values()):
+            raise ValueError("a zip file of something else, as torch.save writes")
+        arrays = cast("dict[str, Array]", found)
     except _UNREADABLE as error:
         # numpy's own words advise to load pickles
         why = error.strerror if isinstance(error, OSError) else None

@@ -72,7 +72,8 @@ class Artifact:
         return self.path / name
 
     def golden(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Sample inputs, and the outputs of the original model for them, in the manifest's order.
+        """Sample inputs, and the outputs that every engine must give for them, in the manifest's order: the original
+        model's, or what contracts mean.
 
         Raises: CompileError (SCC064 the file holds something else; SCC065 it is missing).
         """

@@ -31,7 +31,7 @@ class Build:
 @runtime_checkable
 class Backend(Protocol):
     """A target. ``pipeline`` is text for sparsecc.pipelines; ``build`` compares its files with the original Program
-    (the captured one, before any pass) and its outputs on the example inputs.
+    (the captured one, before any pass) and its outputs ``golden`` on the example inputs.
     """
 
     @property

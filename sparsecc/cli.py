@@ -88,6 +88,7 @@ def compile(  # noqa: A001  the command's name
     accuracy_budget: cli_contracts.AccuracyBudget = None,
     keep: cli_contracts.Keep = None,
     sensitivity: cli_contracts.Sensitivity = None,
+    routing: cli_contracts.Routing = None,
     map_block: cli_contracts.MapBlock = None,
     period: cli_contracts.Period = None,
     fill: cli_contracts.Fill = None,
@@ -98,7 +99,11 @@ def compile(  # noqa: A001  the command's name
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Compile MODEL into an artifact, and check it against the original before writing anything."""
+    """Compile MODEL into an artifact, and check it before writing anything.
+
+    Every engine must give the original's outputs; with --target scu what the contracts mean, and how far that is from
+    the original is told.
+    """
     from sparsecc.interrupts import heard_between_steps
 
     with heard_between_steps() as checked:
@@ -112,6 +117,7 @@ def compile(  # noqa: A001  the command's name
             {"bytes": bytes_budget, "cycles": cycles_budget, "accuracy": accuracy_budget, "keep": keep},
             calibration,
             sensitivity,
+            routing,
             map_block,
             period,
             fill,
@@ -179,13 +185,17 @@ def run(
 
 @app.command()
 def verify(artifact: ArtifactPath, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Compare every engine with the original's outputs that the artifact keeps; exit status 1 if one differs."""
+    """Compare every engine with the outputs that the artifact keeps; exit status 1 if one differs.
+
+    They are the original's; of --target scu what the contracts mean, and how far that is from the original is shown.
+    """
     from sparsecc import report
     from sparsecc.artifact import Artifact
     from sparsecc.backends.onnxruntime import session
 
-    verdicts = session.verify(Artifact.open(artifact))
-    show([asdict(verdict) for verdict in verdicts], lambda: report.verify_table(verdicts), as_json, quiet)
+    opened = Artifact.open(artifact)
+    verdicts, check = session.verify(opened), opened.manifest.check
+    show(report.verify_facts(verdicts, check), lambda: report.verify_table(verdicts, check), as_json, quiet)
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(1)
 

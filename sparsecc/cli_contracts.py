@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,8 +12,29 @@ from sparsecc.diagnostics import CompileError
 
 if TYPE_CHECKING:
     from sparsecc.contracts.options import ContractOptions
+    from sparsecc.contracts.procedure import Routing as RoutingName
 
 PANEL = "Contracts (--target scu)"
+
+
+def _share(option: str) -> Callable[[str], float]:
+    """The number that was given with an option. Raises: CompileError SCC087."""
+
+    def parse(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError as error:
+            raise unusable(
+                f"{option} '{text}' is no number", f"{option} is a share from 0 to 1: 0.5 is 50 %"
+            ) from error
+
+    return parse
+
+
+def unusable(message: str, help_: str) -> CompileError:
+    return CompileError.of("SCC087", message, help=help_)
+
+
 Calibration = Annotated[
     Path | None,
     typer.Option(
@@ -23,26 +44,52 @@ Calibration = Annotated[
     ),
 ]
 BytesBudget = Annotated[
-    float | None, typer.Option(help="Share of the dense bytes that may cross the link.", rich_help_panel=PANEL)
+    float | None,
+    typer.Option(
+        parser=_share("--bytes-budget"),
+        metavar="SHARE",
+        help="Share of the dense bytes that may cross the link.",
+        rich_help_panel=PANEL,
+    ),
 ]
 CyclesBudget = Annotated[
     float | None,
     typer.Option(
+        parser=_share("--cycles-budget"),
+        metavar="SHARE",
         help="Share of the cycles that SEND and RECV of all blocks take when every value is sent, one by one.",
         rich_help_panel=PANEL,
     ),
 ]
 AccuracyBudget = Annotated[
     float | None,
-    typer.Option(help="Accuracy that may be lost on held-out samples; 0.01 without a budget.", rich_help_panel=PANEL),
+    typer.Option(
+        parser=_share("--accuracy-budget"),
+        metavar="SHARE",
+        help="Accuracy that may be lost on held-out samples; without any budget 0.01.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Keep = Annotated[
     float | None,
-    typer.Option(help="Share of every edge that is sent; needs no calibration.", rich_help_panel=PANEL),
+    typer.Option(
+        parser=_share("--keep"),
+        metavar="SHARE",
+        help="Share of every edge that is sent; needs no calibration.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Sensitivity = Annotated[
     str | None,
     typer.Option(help="How much a neuron matters: taylor (default), product or activation.", rich_help_panel=PANEL),
+]
+Routing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="magnitude|sensitivity",
+        help="By what a tile's elements are chosen: |a| (default), or |a| times the gradient part of its map.",
+        rich_help_panel=PANEL,
+    ),
 ]
 MapBlock = Annotated[
     int | None,
@@ -91,6 +138,7 @@ def contract_options(
     budgets: Mapping[str, float | None],
     calibration: Path | None,
     sensitivity: str | None,
+    routing: str | None,
     map_block: int | None,
     period: int | None,
     fill: str | None,
@@ -103,25 +151,44 @@ def contract_options(
 
     ``budgets`` are fields of ContractOptions. Raises: CompileError SCC119.
     """
-    others = (calibration, sensitivity, map_block, period, fill, update_maps or None, codecs, target_file, contracts)
+    others = (
+        calibration,
+        sensitivity,
+        routing,
+        map_block,
+        period,
+        fill,
+        update_maps or None,
+        codecs,
+        target_file,
+        contracts,
+    )
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
     from sparsecc.contracts.contract import FILLS
-    from sparsecc.contracts.options import SENSITIVITIES, ContractOptions
+    from sparsecc.contracts.options import ROUTINGS, SENSITIVITIES, ContractOptions
 
     return ContractOptions(
         calibration=calibration,
         **budgets,
         form=SENSITIVITIES[0] if sensitivity is None else sensitivity,
+        routing=ROUTINGS[0] if routing is None else cast("RoutingName", routing),  # which ContractOptions checks
         map_block=map_block,
         period=period or 0,
         fill=FILLS[0] if fill is None else fill,
         update_maps=update_maps,
-        codecs=() if codecs is None else tuple(dict.fromkeys(name.strip() for name in codecs.split(","))),
+        codecs=() if codecs is None else _names(codecs),
         target_file=target_file,
         settled=contracts,
     )
 
 
-def unusable(message: str, help_: str) -> CompileError:
-    return CompileError.of("SCC087", message, help=help_)
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise unusable(
+            f"--codecs '{text}' names no codec",
+            "name those to choose from, --codecs raw,bitmask,index; without the option they are all that the target "
+            "has",
+        )
+    return names

@@ -5,6 +5,7 @@ Commands import what they need when they run, as those of cli.py do.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def simulate(
     from sparsecc.artifact import Artifact
     from sparsecc.backends.scu.files import verify_has_program
     from sparsecc.backends.scu.report_file import read_report
-    from sparsecc.files import verify_writable, write_file
+    from sparsecc.files import verify_folder, verify_writable, write_file
     from sparsecc.progress import reporting, step
     from sparsecc.report import scu
     from sparsecc.report.progress import shown_on_stderr
@@ -103,36 +104,49 @@ def simulate(
     verify_has_program(opened)
     if trace:
         verify_writable(trace, "--trace")  # before minutes of work
+    if maps:
+        verify_folder(maps, "--maps")
+        _verify_renews_maps(opened)
     report = read_report(opened)
     arrays = read_arrays(inputs, opened.manifest.inputs) if inputs else opened.golden()[0]
     with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
         from sparsecc.backends.onnxruntime.inputs import verify_inputs
-        from sparsecc.backends.scu.host import first_sample, open_unit
+        from sparsecc.backends.scu.host import open_unit, samples
         from sparsecc.backends.scu.simulator import trace_json
 
         verify_inputs(opened.manifest.inputs, arrays)
         step("compiling the tiles' code", 0, 1)
         unit = open_unit(opened)
+        first, *others = samples(unit.ports("inputs"), arrays)
+        if inputs and others and not quiet:
+            print(f"{inputs} holds {1 + len(others)} samples; the first is simulated", file=sys.stderr)
         step("simulating", 0, 1)
-        outcome = unit.simulate(first_sample(unit.ports("inputs"), arrays))
+        outcome = unit.simulate(first)
         step("simulating", 1, 1)
         if maps:
-            _save_maps(maps, unit.updated_maps(outcome), opened)
+            _save_maps(maps, unit.updated_maps(outcome))
         if trace:
             step("writing the trace", 0, 1)
             write_file(trace, trace_json(outcome, unit.program, unit.target).encode(), "--trace")
-    facts = scu.simulation_facts(outcome, unit.target, report, trace)
+    facts = scu.simulation_facts(outcome, unit, report, trace)
     show(facts, lambda: scu.simulation(facts), as_json, quiet)
 
 
-def _save_maps(folder: Path, maps: Mapping[str, SensitivityMap], artifact: Artifact) -> None:
-    """One .npz for each edge, by its name. Raises: CompileError (SCC075; SCC124 there are none)."""
-    if not maps:
+def _verify_renews_maps(artifact: Artifact) -> None:
+    """Raises: CompileError SCC124."""
+    from sparsecc.backends.scu.files import read_program
+    from sparsecc.backends.scu.map_updates import renewed
+
+    if not renewed(read_program(artifact)[0]):
         raise CompileError.of(
             "SCC124",
             f"the program of {artifact.path} renews no maps",
             help="compile the model with --update-maps, or leave out --maps",
         )
+
+
+def _save_maps(folder: Path, maps: Mapping[str, SensitivityMap]) -> None:
+    """One .npz for each edge, by its name. Raises: CompileError SCC075."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,10 +222,15 @@ def disasm(
 def verify(program: ProgramPath, target_file: Machine = None, quiet: Quiet = False, as_json: Json = False) -> None:
     """Prove that a program ends, races nowhere and asks nothing impossible; exit status 2 if there are findings.
 
-    A file that is damaged or no program at all is refused.
+    A file that is damaged or no program at all is refused: with --json, that is a finding as well.
     """
     target = _machine(program, target_file)
-    findings = _findings(_bytes(program), target, str(program))
+    try:
+        findings = _findings(_bytes(program), target, str(program))
+    except CompileError as error:
+        if not as_json:
+            raise
+        findings = error.diagnostics
     facts = {
         "program": str(program),
         "target": target.name,

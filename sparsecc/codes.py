@@ -56,7 +56,7 @@ CODES: dict[str, Code] = {
     "SCC009": Code(
         "compiled model differs",
         "Before anything is written, the compiled model runs on the example inputs in every engine. One of them "
-        "differs from the original by more than the tolerance.",
+        "differs by more than the tolerance: from the original, or for target scu from what the contracts mean.",
         _BUG,
     ),
     # 010-029: the model that goes in
@@ -525,9 +525,9 @@ CODES: dict[str, Code] = {
         "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
     ),
     "SCC124": Code(
-        "nothing to fill or update with",
-        "--fill mean needs calibration data. --update-maps needs maps that were measured on them, and room for them a "
-        "second time in the unit's memory.",
+        "nothing to fill, rank or update with",
+        "--fill mean and whatever concerns sensitivity maps need calibration data. --routing sensitivity and "
+        "--update-maps also need room for maps in the unit's memory.",
         "Give --calibration, or a greater --map-block; or leave the option out.",
     ),
     # 125-126: pictures

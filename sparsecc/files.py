@@ -20,6 +20,18 @@ def verify_writable(path: Path, option: str) -> None:
         raise _unwritable(path, "No such file or directory", option)
 
 
+def verify_folder(path: Path, option: str) -> None:
+    """That files can be written into a folder, which may be yet to be made.
+
+    Raises: CompileError SCC075.
+    """
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise _unwritable(path, "Not a directory", option)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(path, "Permission denied", option)
+
+
 def write_file(path: Path, data: bytes, option: str) -> None:
     """Write a file that takes its name at the end: an error or Ctrl-C leaves what was there.
 

@@ -66,14 +66,33 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """How far an output that contracts change is from the original model's, on the example inputs.
+
+    ``max_relative_error`` is None where there is no such number: integers differ, or which values are finite. Of an
+    output [rows, classes], ``same_argmax`` of the ``rows`` have their greatest value at the same place; of others both
+    are 0.
+    """
+
+    max_relative_error: float | None
+    rows: int = 0
+    same_argmax: int = 0
+
+
+@dataclass(frozen=True)
 class Check:
-    """Greatest relative error of the outputs against the original model's, per engine (None: does not apply)."""
+    """Greatest relative error per engine (None: does not apply), on the example inputs, against the outputs that
+    golden.npz keeps: the original model's, or those that contracts mean.
+
+    ``original`` tells by output how far the latter are from the former; None where there are no contracts.
+    """
 
     tolerance: float
     kernels: float | None
     portable: float | None
     reference: float | None
     unit: float | None = None
+    original: Mapping[str, Distance] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,7 @@ class Manifest:
     schema: int = SCHEMA
 
 
-ADDED_LATER = {(Source, "name"), (Candidate, "estimated_us"), (Check, "unit")}
+ADDED_LATER = {(Source, "name"), (Candidate, "estimated_us"), (Check, "unit"), (Check, "original")}
 """Fields that the first manifests of this schema lack: they have their defaults there."""
 
 
@@ -273,6 +292,9 @@ def _check_values(manifest: Manifest) -> None:
                 raise _Mistake(f"has a negative size in {role}[{i}].shape")
             if value.name in (other.name for other in values[:i]):
                 raise _Mistake(f"names two {role} '{value.name}'")
+    for name, distance in (manifest.check.original or {}).items():
+        if not 0 <= distance.same_argmax <= distance.rows or (distance.max_relative_error or 0) < 0:
+            raise _Mistake(f"has no valid distance in check.original[{name!r}]")
     for name, file in manifest.files.items():
         if file.bytes < 0 or not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise _Mistake(f"has no valid digest and size in files[{name!r}]")

@@ -19,7 +19,7 @@ from sparsecc.backends.scu.files import KERNELS, PROGRAM, REPORT, TARGET
 from sparsecc.backends.scu.machine import scu_v1, to_json
 from sparsecc.backends.scu.report_file import Figure, Figures
 from sparsecc.backends.scu.unit_program import UnitProgram
-from sparsecc.manifest import Manifest, Value
+from sparsecc.manifest import Check, Distance, Manifest, Value
 
 ELEMS, KEPT = 64, 16
 MACHINE = scu_v1()
@@ -29,6 +29,7 @@ _IN, _OUT = flags(Queue.IN), flags(Queue.OUT)
 _PLAIN = {"run_bytes": 4 * ELEMS, "reps1": 1, "reps2": 1}
 _BLOCKS = {"dtype": Dtype.FLOAT32, "codec": Codec.BITMASK, "k": KEPT, "tile_n": ELEMS, "tiles": 1, **_PLAIN}
 OUTPUT = M["dram"] + 4 * ELEMS
+CHECK = Check(0.05, kernels=None, portable=1e-7, reference=0.0, unit=2e-7, original={"y": Distance(0.25, 2, 1)})
 
 
 def port(name: str, address: int) -> dict[str, object]:
@@ -113,4 +114,5 @@ def scu_artifact(
         REPORT: tree if isinstance(tree, bytes) else json.dumps(tree).encode(),
     }
     made_for = replace(manifest, target="scu", inputs=values[0], outputs=values[1], layers={}, regions=(), speed=None)
+    made_for = replace(made_for, check=CHECK)
     return write(path, files, made_for)

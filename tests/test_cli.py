@@ -23,7 +23,7 @@ from sparsecc.backends.onnxruntime.session import Verdict
 from sparsecc.cli_options import parse_axes
 from sparsecc.demo import outcome
 from sparsecc.diagnostics import CompileError, PassBug
-from sparsecc.manifest import Pruned
+from sparsecc.manifest import Check, Pruned
 from sparsecc.report import summary_facts, verify_table
 from sparsecc.report.text import duration
 
@@ -297,7 +297,7 @@ def test_verify_tells_a_model_that_differs(cli: Cli, artifact: Path, tmp_path: P
 def test_an_engine_that_could_not_compare_is_not_called_equal() -> None:
     verdicts = [Verdict("reference", "y", None, 1e-4, True, "lacks Foo"), Verdict("portable", "y", 2e-5, 1e-4, True)]
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(verify_table(verdicts))
+    console.print(verify_table(verdicts, Check(1e-4, None, 2e-5, None)))
     lines = [line.split() for line in console.export_text().splitlines() if "y" in line.split()]
     assert lines == [
         ["reference", "y", "-", "1e-04", "not", "compared:", "lacks", "Foo"],

@@ -16,11 +16,13 @@ from scu_artifact import BLOCK_BYTES, ELEMS, MACHINE, UNIT_PROGRAM, report_tree,
 from sparsecc.artifact import Artifact, golden_npz, write
 from sparsecc.backends.scu import container, host
 from sparsecc.backends.scu.asm import assemble, disassemble
-from sparsecc.backends.scu.descriptor import Descriptor
+from sparsecc.backends.scu.descriptor import Descriptor, Flag, Queue, flags
 from sparsecc.backends.scu.machine import to_json
+from sparsecc.backends.scu.report_file import from_json
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.options import ContractOptions
-from sparsecc.manifest import Manifest
+from sparsecc.manifest import Distance, Manifest
+from sparsecc.report.scu import original_rows, summary_rows
 from sparsecc.report.text import energy
 
 
@@ -40,6 +42,11 @@ def plain(tmp_path: Path, manifest: Manifest) -> Path:
     """For target cpu."""
     files = {"model.onnx": b"", "golden.npz": golden_npz({"x": sample()}, {"y": sample()})}
     return write(tmp_path / "plain.sparsecc", files, manifest).path
+
+
+FROM_ORIGINAL = (
+    "2.5e-01 of the largest value, the same argmax in 1 of 2 rows; what contracts change of the example's outputs"
+)
 
 
 def words(text: str) -> list[list[str]]:
@@ -109,10 +116,11 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         "mean",
         "--update-maps",
     )
-    names = ("--codecs", "raw, index,raw", "--sensitivity", "product")
+    names = ("--codecs", "raw, index,raw", "--sensitivity", "product", "--routing", "sensitivity")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
         form="product",
+        routing="sensitivity",
         map_block=8,
         period=16,
         fill="mean",
@@ -127,13 +135,14 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
     [
         (["--bytes-budget", "0.3", "--cycles-budget", "0.5"],
          "a bytes budget and a cycles budget exclude each other\n  help: choose one of them"),
-        (["--codecs", ""], "there is no codec ''\n  help: known: raw, bitmask, index"),
         (["--codecs", "bitmask, run"],
          "blocks of codec 'run' have a length that depends on the data, and schedules need to know it\n"
          "  help: choose among raw, bitmask, index"),
         (["--contracts", "m.sparsecc", "--keep", "0.5"],
          "contracts that are given are taken as they are, and a share to keep is for negotiating new ones\n"
          "  help: leave out one of the two"),
+        (["--routing", "magnet"],
+         "there is no routing 'magnet'\n  help: did you mean 'magnitude'? known: magnitude, sensitivity"),
         (["--fill", "men"], "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
     ],
 )  # fmt: skip
@@ -141,6 +150,28 @@ def test_options_that_mean_nothing(cli: Cli, asked: Asked, arguments: list[str],
     """The sentences are those of ContractOptions, tests/contracts/test_options.py."""
     result = cli("compile", "model.pt", "--target", "scu", *arguments)
     assert result == Result(2, "", f"error[SCC119]: {message}\n")
+    assert not asked.called
+
+
+ALL_CODECS = (
+    "name those to choose from, --codecs raw,bitmask,index; without the option they are all that the target has"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--codecs", ""], f"--codecs '' names no codec\n  help: {ALL_CODECS}"),
+        (["--codecs", " ,"], f"--codecs ' ,' names no codec\n  help: {ALL_CODECS}"),
+        *[
+            ([option, "50%"], f"{option} '50%' is no number\n  help: {option} is a share from 0 to 1: 0.5 is 50 %")
+            for option in ("--bytes-budget", "--cycles-budget", "--accuracy-budget", "--keep")
+        ],
+    ],
+)
+def test_options_of_no_known_form(cli: Cli, asked: Asked, arguments: list[str], message: str) -> None:
+    result = cli("compile", "model.pt", "--target", "scu", *arguments)
+    assert result == Result(2, "", f"error[SCC087]: {message}\n")
     assert not asked.called
 
 
@@ -154,12 +185,16 @@ def test_the_summary_of_a_compile(artifact: Path, capsys: pytest.CaptureFixture[
     lines = {" ".join(line[:1]): " ".join(line[1:]) for line in words(text)}
     assert lines["contracts"] == "less than everything on 1 of 1 edge"
     assert lines["accuracy"] == "91.0% -> 90.4% (95 % interval 88.4% to 92.1%) on 1,000 held-out samples"
-    link = f"{4 * BLOCK_BYTES} B dense -> {BLOCK_BYTES} B, 4.00x (zero compression {2 * BLOCK_BYTES} B, 2.00x)"
-    assert lines["link"] == link
+    sizes = f"{4 * BLOCK_BYTES} B dense -> {BLOCK_BYTES} B, 4.00x (zero compression {2 * BLOCK_BYTES} B, 2.00x)"
+    assert lines["link"] == f"{sizes}; with headers"
     assert lines["cycles"] == (
         "4,000 dense -> 1,000, 4.00x (zero compression 2,000, 2.00x); schedule 25.0% above its lower bound"
     )
     assert lines["energy"].startswith("160 nJ dense -> 40 nJ, 4.00x (zero compression 80 nJ, 2.00x); ratios only")
+    assert lines["difference"] == "2.0e-07 of the largest output, from what contracts mean (at most 5e-02)"
+    assert lines["from"] == f"original {FROM_ORIGINAL}"
+    original = {"y": {"max_relative_error": 0.25, "rows": 2, "same_argmax": 1}}
+    assert report.summary_facts(opened)["original"] == original
     assert f"sparsecc simulate {artifact}\n" in text
     assert f"sparsecc inspect --contracts {artifact}\n" in text
     facts = report.summary_facts(opened)["scu"]
@@ -185,6 +220,52 @@ def test_verify_compares_the_unit_too(cli: Cli, artifact: Path) -> None:
     verdicts = {v["engine"]: (v["ok"], v["max_relative_error"]) for v in result.json}
     no_reference = (True, None)
     assert verdicts == {"onnxruntime": (True, 0), "portable": (True, 0), "reference": no_reference, "scu": (True, 0)}
+
+
+def test_verify_tells_engines_from_contracts(cli: Cli, artifact: Path) -> None:
+    no_graph = "holds no graph for torch (reference.zip)"
+    lines = [line.rstrip() for line in cli("verify", artifact).out.splitlines()]
+    assert [line for line in lines if line and not set(line) <= {" ", "─"}] == [
+        "against what the contracts mean",
+        " engine        output   difference   allowed   verdict",
+        " onnxruntime   y           0.0e+00     5e-02   equal",
+        " portable      y           0.0e+00     5e-02   equal",
+        f" reference     y                 -     5e-02   not compared: {artifact} {no_graph}",
+        " scu           y           0.0e+00     5e-02   equal",
+        "what contracts mean, against the original",
+        " output   difference   rows of the same argmax",
+        " y           2.5e-01                    1 of 2",
+    ]
+    original = {"max_relative_error": 0.25, "rows": 2, "same_argmax": 1}
+    assert [v["original"] for v in cli("verify", artifact, "--json").json] == [original] * 4
+
+
+def test_an_artifact_that_does_not_know_the_distance_to_the_original(cli: Cli, artifact: Path, tmp_path: Path) -> None:
+    """Nothing is claimed of the original then."""
+    whole = Artifact.open(artifact)
+    files = {name: whole.file(name).read_bytes() for name in whole.manifest.files}
+    manifest = replace(whole.manifest, check=replace(whole.manifest.check, original=None))
+    old = write(tmp_path / "old.sparsecc", files, manifest).path
+    text = cli("verify", old).out
+    assert "against what the contracts mean" in text
+    assert "original" not in text + cli("inspect", old).out
+    assert "original" not in cli("verify", old, "--json").json[0]
+
+
+@pytest.mark.parametrize(
+    ("distances", "text"),
+    [
+        ({"y": Distance(0.0, 1, 1)}, "0.0e+00 of the largest value, the same argmax in 1 of 1 row; "),
+        ({"y": Distance(3.2e-7)}, "3.2e-07 of the largest value; "),
+        ({"y": Distance(0.5, 9, 3), "z": Distance(0.6, 9, 9)},
+         "6.0e-01 of the largest value in z, the same argmax in 9 of 9 rows; "),
+        ({"y": Distance(0.5), "classes": Distance(None)}, "differs in classes; "),
+    ],
+)  # fmt: skip
+def test_the_output_that_contracts_change_most(distances: dict[str, Distance], text: str) -> None:
+    assert list(original_rows(distances)) == [
+        ("from original", f"{text}what contracts change of the example's outputs")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -231,17 +312,87 @@ def test_simulate_shows_ratios(cli: Cli, artifact: Path) -> None:
     lines = words(result.out)
     assert ["cycles", f"{cycles:,}", "4,000", "2,000", f"{4000 / cycles:.2f}x", f"{2000 / cycles:.2f}x"] in lines
     sizes = [f"{n * BLOCK_BYTES} B".split() for n in (1, 4, 2)]
-    assert ["over", "the", "link", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
+    assert ["over", "the", "link,", "with", "headers", *sizes[0], *sizes[1], *sizes[2], "4.00x", "2.00x"] in lines
     assert any(line[:1] == ["tile0"] for line in lines)
-    assert ["above", "the", "bound", "-", "+25.0%", "+25.0%"] in lines  # this sample's cycles are below 800
+    assert ["lower", "bound,", "cycles", "-", "3,200", "-", "-", "-"] in lines  # this run's cycles are below 800
+    assert ["above", "the", "bound", "-", "+25.0%", "-"] in lines
     assert any(line[:2] == ["dram", "read"] for line in lines)
     assert "good to about 2x: quote ratios" in result.out
 
 
+@pytest.fixture
+def without_dense(artifact: Path, manifest: Manifest) -> Path:
+    tree = report_tree()
+    tree["figures"] |= {"dense": None, "does_not_fit": {"dense": "memory link has to hold 832 B at once and has 576 B"}}
+    return scu_artifact(artifact, manifest, tree).path
+
+
+def test_simulate_beside_a_baseline_that_does_not_fit(cli: Cli, without_dense: Path) -> None:
+    why = "memory link has to hold 832 B at once and has 576 B"
+    facts = cli("simulate", without_dense, "--json", "--quiet").json
+    assert facts["baselines"] == {"dense": None, "zero_compression": report_tree()["figures"]["zero_compression"]}
+    assert (facts["does_not_fit"], facts["lower_bound_holds"]) == ({"dense": why}, [])
+    cycles = facts["run"]["cycles"]
+    text = cli("simulate", without_dense).out
+    lines = words(text)
+    assert ["cycles", f"{cycles:,}", "-", "2,000", "-", f"{2000 / cycles:.2f}x"] in lines
+    assert ["units", "at", "work,", "on", "average", f"{facts['run']['overlap']:.2f}", "-", "1.50"] in lines
+    assert any(line[0] == "link" and line[-3:] == ["-", "20", "nJ"] for line in lines if line)  # of the energy
+    assert text.endswith(f"quote ratios.\ndense does not fit: {why}\n")
+
+
+def test_inspect_beside_baselines_that_do_not_fit(cli: Cli, without_dense: Path) -> None:
+    lines = words(cli("inspect", without_dense).out)
+    zeros = f"{BLOCK_BYTES} B (dense does not fit, zero compression {2 * BLOCK_BYTES} B); with headers"
+    assert ["link", *zeros.split()] in lines
+    why = "does not fit dense: memory link has to hold 832 B at once and has 576 B"
+    assert why in (" ".join(line) for line in lines)
+
+
+def test_the_summary_of_baselines_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each alone, and both."""
+    why = {"dense": "too many bytes", "zero_compression": "too few semaphores"}
+    for unfit in (["dense"], ["zero_compression"], ["dense", "zero_compression"]):
+        tree = report_tree()
+        tree["figures"] |= {**dict.fromkeys(unfit), "does_not_fit": {name: why[name] for name in unfit}}
+        for title, text in summary_rows(from_json(json.dumps(tree).encode(), "report.json")):
+            if title in ("cycles", "does not fit"):
+                print(f"{title}: {text}")
+    assert capsys.readouterr().out == (
+        "cycles: 1,000 (dense does not fit, zero compression 2,000); schedule 25.0% above its lower bound\n"
+        "does not fit: dense: too many bytes\n"
+        "cycles: 4,000 dense -> 1,000, 4.00x (zero compression does not fit); schedule 25.0% above its lower bound\n"
+        "does not fit: zero compression: too few semaphores\n"
+        "cycles: 1,000 (dense does not fit, zero compression does not fit); schedule 25.0% above its lower bound\n"
+        "does not fit: dense: too many bytes\n"
+        "does not fit: zero compression: too few semaphores\n"
+    )
+
+
+@pytest.mark.parametrize(("flag", "holds"), [(Flag(0), ["run", "dense"]), (Flag.SKIP_ZERO, ["dense"])])
+@pytest.mark.usefixtures("artifact")  # loads no kernels
+def test_no_lower_bound_where_payloads_may_be_shorter(
+    cli: Cli, tmp_path: Path, manifest: Manifest, flag: Flag, holds: list[str]
+) -> None:
+    """The schedule counts on the longest: a run that takes longer than its bound proves nothing."""
+    copy, send, *rest = UNIT_PROGRAM.code
+    program = replace(UNIT_PROGRAM, code=(copy, replace(send, flags=flags(Queue.OUT, flag)), *rest))
+    tree = report_tree()
+    tree["schedule"]["lower_bound_cycles"] = 100
+    path = scu_artifact(tmp_path / "other", manifest, tree, program).path
+    assert cli("simulate", path, "--json", "--quiet").json["lower_bound_holds"] == holds
+    bound = "100" if "run" in holds else "-"
+    assert ["lower", "bound,", "cycles", bound, "3,200", "-"] in [w[:6] for w in words(cli("simulate", path).out)]
+
+
 def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2, ELEMS), np.float32))
-    facts = cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--json").json
-    assert facts["counters"]["elems_zero"] == ELEMS
+    result = cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--json")
+    assert result.json["counters"]["elems_zero"] == ELEMS
+    assert f"{tmp_path / 'x.npz'} holds 2 samples; the first is simulated\n" in result.err
+    assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz", "--quiet") == Result(0, "", "")
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, ELEMS), np.float32))
+    assert "the first is simulated" not in cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 5), np.float32))
     assert cli("simulate", artifact, "--inputs", tmp_path / "x.npz").err.startswith(
         "error[SCC071]: input 'x' has shape"
@@ -249,12 +400,28 @@ def test_simulate_takes_the_first_of_what_it_is_given(cli: Cli, artifact: Path, 
 
 
 def test_maps_of_a_program_that_renews_none(cli: Cli, artifact: Path, tmp_path: Path) -> None:
-    assert cli("simulate", artifact, "--maps", tmp_path / "maps", "--quiet") == Result(
+    """Known before anything is compiled or simulated."""
+    assert cli("simulate", artifact, "--maps", tmp_path / "maps") == Result(
         2,
         "",
         f"error[SCC124]: the program of {artifact} renews no maps\n"
         "  help: compile the model with --update-maps, or leave out --maps\n",
     )
+
+
+def test_maps_that_cannot_be_written(cli: Cli, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+
+    def refused(folder: Path, why: str) -> None:
+        assert cli("simulate", artifact, "--maps", folder) == Result(
+            2, "", f"error[SCC075]: {folder} cannot be written: {why}\n  help: choose another path with --maps\n"
+        )
+
+    refused(tmp_path / "file", "Not a directory")
+    refused(tmp_path / "file" / "maps", "Not a directory")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    refused(tmp_path / "new" / "maps", "Permission denied")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_trace(cli: Cli, artifact: Path, tmp_path: Path) -> None:
@@ -296,6 +463,9 @@ def test_inspect_has_a_section_on_the_unit(cli: Cli, artifact: Path) -> None:
     assert ["Sparse", "Communication", "Unit"] in words(text)
     assert "--contracts, --schedule, --disasm; sparsecc simulate" in text
     assert "scu/program.scu" in text
+    assert ["from", "original", *FROM_ORIGINAL.split()] in words(text)
+    agreement = "portable 1.0e-07, reference 0.0e+00, unit 2.0e-07 of the largest output, from what contracts mean"
+    assert ["difference", *agreement.split(), "(at", "most", "5e-02)"] in words(text)
     for word in ("regions", "layers", "not measured"):  # which are choices of target cpu
         assert word not in text
 
@@ -305,10 +475,13 @@ def test_inspect_contracts(cli: Cli, artifact: Path) -> None:
     shares = ["50.0%", "75.0%", "6.2%", "100.0%", "25.0%"]
     sent = ["256", "B", str(BLOCK_BYTES), "B", "bitmask"]
     assert ["relu_1", "64", "64", *shares, "receive", "buffer", "0.00125", *sent] in lines
+    sizes = f"bytes of a sample 256 B of values, without headers -> {BLOCK_BYTES} B with headers"
+    sizes += f", {256 / BLOCK_BYTES:.2f}x"
     accuracy = ["91.0%", "->", "90.4%", "(95", "%", "interval", "88.4%", "to", "92.1%)", "on", "1,000", "held-out"]
     assert ["accuracy", *accuracy, "samples"] in lines
-    assert f"bytes of a sample 256 B dense -> {BLOCK_BYTES} B, {256 / BLOCK_BYTES:.2f}x".split() in lines
+    assert sizes.split() in lines
     assert ["loss", "cross-entropy", "to", "the", "labels"] in lines
+    assert "Settled is what the budget chose.\n" in cli("inspect", artifact, "--contracts").out
     facts = cli("inspect", artifact, "--contracts", "--json").json
     log = report_tree()["settlement"]
     assert facts == {**log, "negotiated": True, "edges": [{**log["edges"][0], "codec": "bitmask"}]}
@@ -322,6 +495,21 @@ def test_inspect_contracts_shows_what_is_there(cli: Cli, tmp_path: Path, manifes
     assert ["a", "-", "1.25", "-"] in lines
     assert ["quality", "50.0%"] in lines
     assert ["rounds", "3"] in lines
+
+
+def test_inspect_contracts_without_a_negotiation(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    """--keep without calibration data: no column tells of proposals."""
+    edge = report_tree()["settlement"]["edges"][0]
+    edge |= dict.fromkeys(("proposed_q16", "adjusted_q16", "lo_q16", "hi_q16", "degradation"))
+    path = scu_artifact(tmp_path / "m", manifest, {**report_tree(), "settlement": {"edges": [edge]}}).path
+    result = cli("inspect", path, "--contracts")
+    columns = ["edge", "elements", "per", "tile", "settled", "binding", "constraint", "dense", "sent", "codec"]
+    assert columns in words(result.out)
+    assert ["relu_1", "64", "64", "25.0%", "receive", "buffer", "256", "B", str(BLOCK_BYTES), "B", "bitmask"] in words(
+        result.out
+    )
+    assert "nothing was negotiated\n" in result.out
+    assert "proposed" not in result.out
 
 
 def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
@@ -424,6 +612,9 @@ def test_the_machine_of_a_program(cli: Cli, program: Path, tmp_path: Path) -> No
     (tmp_path / "p.s").write_text("end.in\n")
     assert cli("scu", "asm", tmp_path / "p.s", "-o", program).status == 0
     assert cli("scu", "verify", program).out == f"{program}: nothing to find fault with, on other\n"
+    assert cli("scu", "verify", program, "--target-file", tmp_path / "target.json").out == (
+        f"{program}: nothing to find fault with, on other\n"
+    )
     (tmp_path / "target.json").write_text("{")
     assert cli("scu", "verify", program).err.startswith("error[SCC089]: ")
 
@@ -524,7 +715,13 @@ REFUSED = Path(__file__).parents[1] / "docs" / "conformance" / "refuse"
 )  # fmt: skip
 def test_verify_refuses_a_damaged_file(cli: Cli, name: str, error: str) -> None:
     path = REFUSED / f"{name}.scu"
-    assert cli("scu", "verify", path) == Result(2, "", error.format(path=path))
+    said = error.format(path=path)
+    assert cli("scu", "verify", path) == Result(2, "", said)
+    result = cli("scu", "verify", path, "--json")
+    assert (result.status, result.err) == (2, "")
+    ((finding,), facts) = result.json["findings"], result.json
+    assert (facts["program"], facts["target"], facts["ok"]) == (str(path), "scu-v1", False)
+    assert f"error[{finding['code']}]: {finding['message']}\n  help: {finding['help']}\n" == said
 
 
 def test_verify_refuses_what_is_no_program(cli: Cli, program: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparsecc.diagnostics import CompileError
-from sparsecc.manifest import FileRecord, Manifest, Pruned, from_json, to_json
+from sparsecc.manifest import Distance, FileRecord, Manifest, Pruned, from_json, to_json
 
 Tree = dict[str, Any]
 HELP = "\n  help: the file was changed after sparsecc wrote it, or is not sparsecc's; compile the model again"
@@ -25,6 +25,9 @@ def refusal(text: str | bytes) -> str:
 def test_a_manifest_survives_writing_and_reading(manifest: Manifest) -> None:
     full = replace(manifest, pruned=Pruned(0.9, "nothing was retrained"), files={"a": FileRecord("0" * 64, 3)})
     assert from_json(to_json(full), "") == full
+    check = replace(manifest.check, unit=1e-6, original={"y": Distance(0.1, 3, 2), "z": Distance(None)})
+    changed = replace(manifest, check=check)
+    assert from_json(to_json(changed), "") == changed
     bare = replace(manifest, speed=None, layers={}, regions=(), passes=())
     assert from_json(to_json(bare).encode(), "") == bare
 
@@ -39,6 +42,7 @@ def test_the_text_begins_with_the_schema_and_keeps_the_order_of_the_layers(manif
 def test_a_manifest_that_was_written_before_a_field_came_is_read(manifest: Manifest) -> None:
     tree = json.loads(to_json(manifest))
     del tree["source"]["name"], tree["layers"]["linear"]["candidates"][0]["estimated_us"]
+    del tree["check"]["unit"], tree["check"]["original"]
     assert from_json(json.dumps(tree), "") == manifest
 
 
@@ -96,6 +100,11 @@ def put(value: object, *path: str | int) -> Callable[[Tree], object]:
         (put(10**400, "check", "tolerance"), "has a number out of range at check.tolerance"),
         (put([1.0], "inputs", 0, "shape"), "has a number at inputs[0].shape[0], expected an integer or a string"),
         (put([-1], "inputs", 0, "shape"), "has a negative size in inputs[0].shape"),
+        (put({"y": {"max_relative_error": 0.1, "rows": 1, "same_argmax": 2}}, "check", "original"),
+         "has no valid distance in check.original['y']"),
+        (put({"y": {"max_relative_error": -0.1, "rows": 0, "same_argmax": 0}}, "check", "original"),
+         "has no valid distance in check.original['y']"),
+        (put({"y": 0.1}, "check", "original"), "has a number at check.original['y'], expected an object"),
         (put("fast", "speed"), "has a string at speed, expected an object or null"),
         (put("\x1b[31m", "layers", "linear", "reason"),
          "has control characters in layers['linear'].reason: '\\x1b[31m'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 from command_line import Cli, Result
+from matplotlib.axes import Axes
 from PIL import Image
 from scu_artifact import report_tree, scu_artifact
 
@@ -151,15 +152,30 @@ def draw_contracts(path: Path) -> None:
     plot_contracts([edge(), edge("b", 0.5)], path, [contract("b", "channels-last")], {"b": sensitivity(range(256))})
 
 
-def traffic(path: Path) -> None:
-    """The benchmark's picture, from the rows that are stored."""
+def traffic(path: Path, leave_out: Collection[tuple[str, int]] = ()) -> None:
+    """The benchmark's picture, from the rows that are stored, without some forms on some links."""
     spec = importlib.util.spec_from_file_location("benchmark_plots", ROOT / "benchmarks" / "plots.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     rows = json.loads((ROOT / "benchmarks" / "contracts.json").read_text())["traffic"]
+    rows = [row for row in rows if (row["form"], row["link_bytes_per_cycle"]) not in leave_out]
     module.plot_traffic([SimpleNamespace(**row) for row in rows], path)
+
+
+@pytest.mark.parametrize(
+    ("unfit", "points"),
+    [((), 6), ([("zero_compression", 4)], 5), ([("dense", 4)], 4), ([("dense", n) for n in (4, 16, 64)], 0)],
+)
+def test_forms_that_do_not_fit_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfit: list[tuple[str, int]], points: int
+) -> None:
+    """Of 4 networks, 2 quantities. Where dense does not fit, there is nothing to compare with."""
+    labels = list[str]()
+    monkeypatch.setattr(Axes, "annotate", lambda _, text, *__, **___: labels.append(text))
+    traffic(tmp_path / "p.svg", unfit)
+    assert len(labels) == 8 * points
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

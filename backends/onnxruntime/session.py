@@ -79,7 +79,7 @@ def open_session(artifact: Artifact, engine: Engine = "onnxruntime", threads: in
 
 @dataclass(frozen=True)
 class Verdict:
-    """One output of one engine against the original model's.
+    """One output of one engine against the one that the artifact keeps.
 
     ``ok`` is false where they differ; an engine that cannot run the model has no error, and a note that says why.
     """

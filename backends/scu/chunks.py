@@ -35,10 +35,24 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """Entries [first, first + entries) of the map: element j has entry first + (j // block) % repeat, or later copies.
+
+    ``load``: what they are loaded with before the first SEND; None if section SMAP holds it.
+    """
+
+    first: int
+    entries: int
+    block: int  # elements
+    repeat: int  # entries
+    load: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Sending:
     """``rows`` samples of ``elems`` elements. ``numbers`` are the attributes of the edge's keep_top; none: all is sent.
 
-    ``first_entry``: of the map, None if it changes no order. ``register``: of a k that moves. ``lossless`` leaves out
+    ``ranking``: by what, None if no map changes the order. ``register``: of a k that moves. ``lossless`` leaves out
     the zeros of what has no contract.
     """
 
@@ -49,7 +63,7 @@ class Sending:
     numbers: Mapping[str, int]
     codecs: Sequence[Codec]
     lossless: bool
-    first_entry: int | None
+    ranking: Ranking | None
     fill: int  # field of SEND and RECV
     register: int
     where: Where | None
@@ -79,7 +93,11 @@ class Sending:
                 block_bytes = worst_case_bytes(codec, n, k, Dtype.FLOAT32)
                 tiles = max(1, min((self.elems - start) // n, room // block_bytes))
                 begin = (row * self.elems + start) * WIDTH
-                flags, more = self._selection(start, codec, ranked=k < n or moves)
+                ranking = self.ranking if k < n or moves else None
+                if ranking:  # entries of a descriptor follow one another
+                    at = start // ranking.block % ranking.repeat
+                    tiles = min(tiles, (ranking.entries - at) * ranking.block // n)
+                flags, more = self._selection(start, codec, ranking, ranked=k < n or moves)
                 if moves:
                     flags, more = flags | Flag.REGISTER, {**more, "contract": self.register}
                 opens = moves and start == 0
@@ -107,13 +125,15 @@ class Sending:
             )
         return codec
 
-    def _selection(self, start: int, codec: Codec, *, ranked: bool) -> tuple[Flag, dict[str, int]]:
+    def _selection(
+        self, start: int, codec: Codec, ranking: Ranking | None, *, ranked: bool
+    ) -> tuple[Flag, dict[str, int]]:
         flags = Flag(0)
         if ranked and self.numbers["key_bits"] == 16:
             flags |= Flag.WIDE_KEYS
         if (self.numbers.get("skip_zero") or (not self.numbers and self.lossless)) and codec != Codec.RAW:
             flags |= Flag.SKIP_ZERO
-        if not ranked or self.first_entry is None:
+        if ranking is None:
             return flags, {}
-        block = self.numbers["map_block"]
-        return flags | Flag.SCORED, {"smap": self.first_entry + start // block, "dst_st2": block}
+        entry = ranking.first + start // ranking.block % ranking.repeat
+        return flags | Flag.SCORED, {"smap": entry, "dst_st2": ranking.block}

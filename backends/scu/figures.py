@@ -6,31 +6,49 @@ import functools
 from collections.abc import Mapping
 
 from sparsecc.contracts.binding import without_contracts
+from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program
 from sparsecc.progress import track
 from sparsecc.reference import Array
 
-from .host import Unit, first_sample, load_kernels
-from .report_file import Figure, Figures
+from .host import Unit, load_kernels, samples
+from .machine import Target
+from .report_file import BASELINES, Figure, Figures
 from .schedule import Schedule, schedule_dma
 from .simulator import Outcome
 from .task_cycles import task_cycles
 from .unit import lower_with_code
 
+NO_ROOM = ("SCC111", "SCC112")
+"""Codes of what the scheduler raises for a machine with too few bytes or semaphores."""
+
 
 def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:
-    """Simulate the program on the first sample, and the same network sending everything, whole or without zeros."""
-    sample = first_sample(unit.ports("inputs"), inputs)
+    """Simulate the program on the first sample, and the same network sending everything, whole or without zeros.
+
+    What sends everything may need more room than the machine has: a reason for contracts, and no error.
+    """
+    sample = samples(unit.ports("inputs"), inputs)[0]
     schedule: Schedule = program.facts[Schedule]
-    found = {"contracts": _figure(unit.simulate(sample), schedule)}
-    plain = without_contracts(program)
-    for name in track("simulating the baselines", ["dense", "zero_compression"]):
-        graph, code = lower_with_code(plain, unit.target, lossless=name == "zero_compression")
-        cycles = functools.partial(task_cycles, graph=graph, target=unit.target)
-        other, its_schedule = schedule_dma(graph, unit.target, cycles)
-        outcome = Unit(other, unit.target, load_kernels(code)).simulate(sample)
-        found[name] = _figure(outcome, its_schedule)
-    return Figures(**found)
+    ours, plain = _figure(unit.simulate(sample), schedule), without_contracts(program)
+    found = {
+        name: _baseline(plain, unit.target, sample, lossless=name == "zero_compression")
+        for name in track("simulating the baselines", BASELINES)
+    }
+    dense, zeros = (figure if isinstance(figure, Figure) else None for figure in found.values())
+    return Figures(ours, dense, zeros, {name: why for name, why in found.items() if isinstance(why, str)})
+
+
+def _baseline(program: Program, target: Target, sample: Mapping[str, Array], *, lossless: bool) -> Figure | str:
+    """Its figure, or why the machine has no room for it."""
+    graph, code = lower_with_code(program, target, lossless=lossless)
+    try:
+        made, schedule = schedule_dma(graph, target, functools.partial(task_cycles, graph=graph, target=target))
+    except CompileError as error:
+        if any(finding.code not in NO_ROOM for finding in error.diagnostics):
+            raise
+        return "; ".join(finding.message for finding in error.diagnostics)
+    return _figure(Unit(made, target, load_kernels(code)).simulate(sample), schedule)
 
 
 def _figure(outcome: Outcome, schedule: Schedule) -> Figure:

@@ -81,7 +81,7 @@ class Unit:
         """
         ports = self.ports("inputs")
         results = dict[str, list[Array]]()
-        for sample in _samples(ports, inputs):
+        for sample in samples(ports, inputs):
             outcome = self.simulate(sample, timing=False)
             for port, data in zip(self.ports("outputs"), outcome.outputs, strict=False):
                 results.setdefault(port.name, []).append(np.frombuffer(data, port.dtype).reshape(port.shape))
@@ -126,13 +126,11 @@ def _port(entry: Mapping[str, Any]) -> Port:
     return Port(str(entry["name"]), int(entry["address"]), np.dtype(str(entry["dtype"])), shape)
 
 
-def first_sample(ports: Sequence[Port], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What one run takes of a batch."""
-    return _samples(ports, inputs)[0]
+def samples(ports: Sequence[Port], inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """The arrays cut along axis 0 in pieces that the ports hold, one a run.
 
-
-def _samples(ports: Sequence[Port], inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """The arrays cut along axis 0 in pieces that the ports hold."""
+    Raises: CompileError SCC071 for arrays whose axes are not those of the ports.
+    """
     for port in ports:
         shape = inputs[port.name].shape
         step = port.shape[0] if port.shape else 1

@@ -23,7 +23,7 @@ from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .chunks import WIDTH, Sending
+from .chunks import WIDTH, Ranking, Sending
 from .codecs import Codec, Dtype
 from .descriptor import Op, Queue
 from .machine import Target
@@ -87,11 +87,12 @@ def lower(
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
     blocks of varying length, instead of whole. ``maps`` of edges are renewed from what arrives (map_updates).
     Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC120 a contract that no codec
-    carries; SCC124 no room to renew maps), and what ``generate`` raises.
+    carries; SCC124 no room for maps), and what ``generate`` raises.
     """
     static = specialise(program)
     stages = assign_stages(static.graph)
-    space = MapSpace(target, maps or {})
+    bound = {node.meta.get(EDGE) for node in static.graph.nodes if node.target in KEEP_TOPS}
+    space = MapSpace(target, {edge: measured for edge, measured in (maps or {}).items() if edge in bound})
     lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless, space)
     lowering.find_chains()
     for node in static.graph.nodes:
@@ -148,7 +149,6 @@ class _Lowering:
     def finish(self, program: Program) -> TaskGraph:
         for entry, name in zip(self.meta["outputs"], program.output_names, strict=True):
             entry["name"] = name
-        self.smap.verify()
         if self.smap.renewed:
             self.meta["maps"] = self.smap.renewed
         return TaskGraph(
@@ -361,19 +361,33 @@ class _Lowering:
             shape: torch.Size = node.meta["val"].shape
             rows = shape[: numbers["axis"]].numel()
             elems //= rows
+        tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)
         return Sending(
             name=name,
             rows=rows,
             elems=elems,
-            tile_elems=min(numbers.get("tile_elems", self.target.selector.tile_elems), elems),
+            tile_elems=tile_elems,
             numbers=numbers,
             codecs=self.codecs,
             lossless=self.lossless,
-            first_entry=self.smap.ranked(self._constant_of(node, 1), numbers["map_block"], elems) if numbers else None,
+            ranking=self._ranking(node, name, numbers, elems, tile_elems) if numbers else None,
             fill=int(self._constant_of(node, 2).view(np.uint32)[0]) >> 16 if numbers else 0,  # the rest is 0
             register=len(self.contracts) % self.target.command.contracts,
             where=where(node),
         )
+
+    def _ranking(
+        self, node: fx.Node, name: str, numbers: Mapping[str, int], elems: int, tile_elems: int
+    ) -> Ranking | None:
+        """What the edge's SENDs rank by; loaded here if section SMAP has no room for it."""
+        ranking = self.smap.ranked(name, self._constant_of(node, 1), numbers["map_block"], elems, tile_elems)
+        if ranking and ranking.load:
+            source = self._constant(torch.frombuffer(bytearray(ranking.load), dtype=torch.uint8))
+            memory = next(name for name, memory in self.target.memory.items() if memory.kind == "smap")
+            place = self._buffer(f"{name}:map", memory, ranking.entries, ranking.first)
+            fields = {"run_bytes": ranking.entries}
+            self.tasks.append(Task(f"{name}:load map", Op.SMAP_LOAD, Queue.CONFIG, source, place, fields, edge=name))
+        return ranking
 
     def _constant_of(self, node: fx.Node, argument: int) -> Array:
         value: Array = self.static.constants[cast(fx.Node, node.args[argument])].numpy()

@@ -205,7 +205,7 @@ def scu_v1() -> Target:
 
 
 def load_target(path: Path) -> Target:
-    """A user's TOML file: a whole target, or the differences to the one it ``extends``.
+    """A user's TOML file: a whole target, or the differences to the one it ``extends``; or a target.json.
 
     A file that extends has a ``name`` of its own; its tables and numbers replace those of the built-in target.
     Raises: CompileError SCC089, naming every field that is wrong.
@@ -214,6 +214,8 @@ def load_target(path: Path) -> Target:
         data = path.read_bytes()
     except OSError as error:
         raise _unusable(str(path), [f"cannot be read: {error.strerror}"]) from error
+    if path.suffix == ".json":
+        return from_json(data, str(path))
     tree = _parse_toml(data, str(path))
     if "extends" in tree:
         base = tree.pop("extends")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast, get_origin, get_type_hints
 
 from sparsecc.artifact import Artifact
@@ -17,6 +17,7 @@ SCHEMA = 1
 """Rises when a report written by this sparsecc could be misread by an older one."""
 MOST_BYTES = 16 << 20
 """An edge takes under 1 KB: far beyond any real network, and still read in a second."""
+BASELINES = ("dense", "zero_compression")
 LARGEST = 1 << 63
 """No number of a report is larger, so that quotients of any two are floats."""
 
@@ -38,9 +39,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
+    """The program beside its baselines. One that the machine has no room for is None; ``does_not_fit`` says why."""
+
     contracts: Figure
-    dense: Figure
-    zero_compression: Figure
+    dense: Figure | None
+    zero_compression: Figure | None
+    does_not_fit: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,7 +101,7 @@ def from_json(data: bytes, name: str) -> Report:
         settlement = tree.get("settlement")
         return Report(
             schedule=_record(Scheduled, tree.get("schedule"), "schedule"),
-            figures=_record(Figures, tree.get("figures"), "figures"),
+            figures=_figures(_object(tree.get("figures"), "figures")),
             settlement=None if settlement is None else _settlement(_object(settlement, "settlement")),
         )
     except (ValueError, RecursionError) as error:
@@ -111,6 +115,19 @@ def _unreadable(name: str, why: str) -> CompileError:
 
 
 # ---- JSON -> records; the errors end a sentence that begins with the file's name -------------------------------------
+
+
+def _figures(tree: dict[str, Any]) -> Figures:
+    """A baseline may be null if there is a reason."""
+    at = "figures.does_not_fit"
+    given = _object(tree.get("does_not_fit", {}), at)
+    reasons = {_text(name, at): _text(why, f"{at}.{name}") for name, why in given.items()}
+    missing = {name: why for name, why in reasons.items() if name in BASELINES and tree.get(name) is None}
+
+    def figure(name: str) -> Any:
+        return None if name in missing else _record(Figure, tree.get(name), f"figures.{name}")
+
+    return Figures(figure("contracts"), figure("dense"), figure("zero_compression"), missing)
 
 
 def _settlement(tree: dict[str, Any]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from torch import fx
 
@@ -20,7 +21,7 @@ from sparsecc.progress import step
 from .block_costs import block_bytes, block_cycles
 from .codecs import FIXED, Codec
 from .lower import KernelCode, lower
-from .machine import Target, scu_v1
+from .machine import Target, load_target, scu_v1
 from .schedule import Schedule, schedule_dma
 from .task_cycles import task_cycles
 from .tasks import TaskGraph
@@ -31,6 +32,9 @@ from .verify import verify_program
 
 class SCUnit:
     """The Unit of target scu (sparsecc.contracts.units)."""
+
+    def verify_target_file(self, path: Path) -> None:
+        load_target(path)
 
     def tile_elems(self, program: Program) -> int:
         return target_of(program).selector.tile_elems

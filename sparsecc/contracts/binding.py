@@ -67,9 +67,9 @@ def _turned(contract: Contract) -> bool:
 
 def _turned_back(program: Program, reader: fx.Node, sent: fx.Node, axis: int, like: fx.Node) -> fx.Node:
     """Every reader turns its own copy back: so the payload travels, not the turned tensor."""
-    strided, format = _moved(program, reader, sent, -1, axis, like), _memory_format(like.meta["val"])
+    strided, layout = _moved(program, reader, sent, -1, axis, like), _memory_format(like.meta["val"])
     # readers may take views
-    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like, memory_format=format)
+    return program.add_call(reader, torch.ops.aten.contiguous.default, strided, like=like, memory_format=layout)
 
 
 def _memory_format(value: torch.Tensor) -> torch.memory_format:

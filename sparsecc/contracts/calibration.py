@@ -66,11 +66,7 @@ def from_arrays(program: Program, arrays: Mapping[str, Array], name: str = "the 
             f"write it with numpy: np.savez('calibration.npz', {', '.join(f'{n}=...' for n in names)}, labels=...); "
             "labels are optional",
         )
-    counts = {arrays[n].shape[0] if arrays[n].ndim else 0 for n in names}
-    if len(counts) != 1:
-        sizes = ", ".join(f"{arrays[n].shape[0] if arrays[n].ndim else 0} of {n}" for n in names)
-        _refuse(f"{name} holds different numbers of samples: {sizes}", "give one entry along axis 0 per sample")
-    (count,) = counts
+    count = count_samples(arrays, name)
     placeholders = program.graph.find_nodes(op="placeholder")
     for node in placeholders:
         _check_input(name, node.name, arrays[node.name], node.meta["val"])
@@ -84,17 +80,30 @@ def from_arrays(program: Program, arrays: Mapping[str, Array], name: str = "the 
             "give some hundred samples that resemble what the network will see",
         )
     labels = arrays.get(LABELS)
-    if labels is not None and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
-        _refuse(
-            f"{name} holds labels of shape {list(labels.shape)} and type {labels.dtype.name} for {count} samples",
-            "give one integer per sample, its class, or no labels",
-        )
     whole = count if isinstance(size, torch.SymInt) else count // step * step
     return Calibration(
         tuple(torch.from_numpy(np.ascontiguousarray(arrays[n])[:whole]) for n in names),
         None if labels is None else torch.from_numpy(labels.astype(np.int64)[:whole]),
         step,
     )
+
+
+def count_samples(arrays: Mapping[str, Array], name: str = "the calibration data") -> int:
+    """Entries along axis 0 of every array, as many labels among them if there are any.
+
+    Raises: CompileError SCC058.
+    """
+    counts = {n: x.shape[0] if x.ndim else 0 for n, x in arrays.items() if n != LABELS}
+    if len(set(counts.values())) > 1:
+        sizes = ", ".join(f"{count} of {n}" for n, count in counts.items())
+        _refuse(f"{name} holds different numbers of samples: {sizes}", "give one entry along axis 0 per sample")
+    count, labels = max(counts.values(), default=0), arrays.get(LABELS)
+    if labels is not None and counts and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
+        _refuse(
+            f"{name} holds labels of shape {list(labels.shape)} and type {labels.dtype.name} for {count} samples",
+            "give one integer per sample, its class, or no labels",
+        )
+    return count
 
 
 def split(calibration: Calibration, held_out: float = 0.5, seed: int = 0) -> tuple[Calibration, Calibration]:

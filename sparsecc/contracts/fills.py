@@ -8,38 +8,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program
 from sparsecc.progress import track
 
 from .calibration import Calibration, split
 from .contract import Contract, fill_in_16_bits, transmit
-from .joint import Joint
+from .joint import settle_again
 from .maps import SensitivityMap
 from .procedure import Options
 from .replay import Replay
 from .settled import Settlement
-
-
-def verify_fill(fill: str, *, calibrated: bool) -> None:
-    """Raises: CompileError SCC124 for means of nothing."""
-    if fill == "mean" and not calibrated:
-        raise CompileError.of(
-            "SCC124",
-            "--fill mean puts the mean of what an edge drops in its place, which calibration data tell, and "
-            "there are none",
-            help="add --calibration calib.npz, samples under the names of the inputs; or leave out --fill",
-        )
-
-
-def verify_update(update_maps: bool, *, calibrated: bool) -> None:
-    """Raises: CompileError SCC124 for maps that were never measured."""
-    if update_maps and not calibrated:
-        raise CompileError.of(
-            "SCC124",
-            "--update-maps renews maps that were measured on calibration data, and there are none",
-            help="add --calibration calib.npz, samples under the names of the inputs; or leave out --update-maps",
-        )
 
 
 def settle_means(
@@ -57,16 +35,7 @@ def settle_means(
     for edge, mean in dropped_means(program, fitting, contracts, settlement.maps).items():
         contract = contracts[edge]
         contracts[edge] = replace(contract, fill="mean", fill_value=fill_in_16_bits(contract.key.dtype, mean))
-    joint = Joint(program, checking, settlement.loss, settlement.maps, contracts)
-    reached = joint.under(contracts)
-    if drop is not None and joint.dense.value - reached.value > drop:
-        raise CompileError.of(
-            "SCC059",
-            f"with --fill mean, held-out data lose {joint.dense.value - reached.value:.4f} of "
-            f"{joint.dense.value:.4f}, more than the {drop:.4f} allowed",
-            help="allow a greater drop, or leave out --fill",
-        )
-    return replace(settlement, contracts=tuple(contracts.values()), settled=reached)
+    return settle_again(program, settlement, contracts, checking, drop, "with --fill mean,", "--fill")
 
 
 def dropped_means(

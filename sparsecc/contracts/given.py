@@ -43,7 +43,7 @@ def uniform(program: Program, share_q16: int, payload_bytes: BlockCost, limits: 
             share, binding = WHOLE, reason
         contract = Contract.fixed(edge.name, Key("float32"), share, tile_elems=offer.tile_elems)
         contracts.append(contract)
-        log.append(_record(contract, elems, share_q16, binding, payload_bytes))
+        log.append(_record(contract, elems, binding, payload_bytes))
     return Settled(tuple(contracts), {c.edge: measured for c in contracts}, tuple(log))
 
 
@@ -67,9 +67,7 @@ def given(
             f"the contracts are not for this model: {what}",
             help="give contracts that were settled for it, or its fine-tuned weights; or negotiate new ones",
         )
-    log = [
-        _record(contract, sized[contract.edge], contract.share_q16, "given", payload_bytes) for contract in contracts
-    ]
+    log = [_record(contract, sized[contract.edge], "given", payload_bytes) for contract in contracts]
     return Settled(tuple(contracts), maps, tuple(log))
 
 
@@ -80,15 +78,15 @@ def _sized(program: Program) -> list[tuple[Edge, int]]:
     return [(edge, int(sizes[edge.name][1:].numel())) for edge in cut]
 
 
-def _record(contract: Contract, elems: int, asked_q16: int, binding: str, payload_bytes: BlockCost) -> EdgeRecord:
+def _record(contract: Contract, elems: int, binding: str, payload_bytes: BlockCost) -> EdgeRecord:
     return EdgeRecord(
         edge=contract.edge,
         elems=elems,
         tile_elems=contract.tile_elems,
-        proposed_q16=asked_q16,
-        adjusted_q16=asked_q16,
-        lo_q16=contract.share_lo_q16,
-        hi_q16=contract.share_hi_q16,
+        proposed_q16=None,
+        adjusted_q16=None,
+        lo_q16=None,
+        hi_q16=None,
         settled_q16=contract.share_q16,
         binding=binding,
         degradation=None,

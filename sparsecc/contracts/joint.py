@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program
 
 from .calibration import Calibration
@@ -15,6 +16,7 @@ from .contract import Contract
 from .maps import SensitivityMap
 from .measures import Estimate, Loss, estimate, main_output, quality
 from .replay import outputs
+from .settled import Settlement
 
 
 def with_shares(contracts: Mapping[str, Contract], shares: Mapping[str, int]) -> dict[str, Contract]:
@@ -56,3 +58,31 @@ class Joint:
     def _qualities(self, actual: list[Tensor]) -> Tensor:
         batches = zip(self.held_out.batches(), self.references, actual, strict=True)
         return torch.cat([quality(self.loss, dense, got, batch.labels) for batch, dense, got in batches])
+
+
+def settle_again(
+    program: Program,
+    settlement: Settlement,
+    contracts: Mapping[str, Contract],
+    held_out: Calibration,
+    drop: float | None,
+    cause: str,
+    option: str,
+) -> Settlement:
+    """The settlement with these contracts on its edges; ``settled`` is measured again.
+
+    ``held_out`` are the samples that it was settled on; ``drop`` is the greatest loss of quality allowed there.
+
+    Raises: CompileError SCC059, the loss is greater than ``drop``: ``cause`` begins the sentence, ``option`` is what to
+    leave out.
+    """
+    joint = Joint(program, held_out, settlement.loss, settlement.maps, contracts)
+    reached = joint.under(contracts)
+    lost = joint.dense.value - reached.value
+    if drop is not None and lost > drop:
+        raise CompileError.of(
+            "SCC059",
+            f"{cause} held-out data lose {lost:.4f} of {joint.dense.value:.4f}, more than the {drop:.4f} allowed",
+            help=f"allow a greater drop, or leave out {option}",
+        )
+    return replace(settlement, contracts=tuple(contracts.values()), settled=reached)

@@ -19,7 +19,7 @@ from sparsecc.progress import track
 
 from .calibration import Calibration, split
 from .contract import MAX_MARGIN, Contract
-from .joint import Joint
+from .joint import settle_again
 from .keys import Array, make_keys
 from .maps import SensitivityMap
 from .procedure import Options
@@ -29,17 +29,6 @@ from .topk import WHOLE, first_k
 
 SPREAD = 1.0
 """Standard deviations between the mean and a margin: an assumption, nothing was tuned."""
-
-
-def verify_period(period: int, *, calibrated: bool) -> None:
-    """Raises: CompileError SCC123 for a k that should move without calibration data."""
-    if period and not calibrated:
-        raise CompileError.of(
-            "SCC123",
-            f"--period {period} moves k by how much of the key mass a contract usually keeps, which calibration data "
-            "tell, and there are none",
-            help="add --calibration calib.npz, samples under the names of the inputs; or leave out --period",
-        )
 
 
 def settle_moving(
@@ -56,7 +45,7 @@ def settle_moving(
     fitting, checking = split(calibration, options.held_out, options.seed)
     sizes = reference.shapes(program)
     count = {c.edge: int(sizes[c.edge][c.axis :].numel()) // c.tile_elems for c in settlement.contracts}
-    lowest = {record.edge: record.lo_q16 for record in settlement.log}
+    lowest = {record.edge: record.lo_q16 or 0 for record in settlement.log}
     moving = {c.edge: c for c in settlement.contracts if count[c.edge] > period and c.share_q16 < WHOLE}
     if not moving:
         raise CompileError.of(
@@ -71,16 +60,8 @@ def settle_moving(
         lo, hi = margins(shares[edge])
         share_lo = min(contract.share_q16, max(contract.share_q16 // 2, lowest[edge]))
         contracts[edge] = replace(contract, share_lo_q16=share_lo, period=period, margin_lo_q16=lo, margin_hi_q16=hi)
-    joint = Joint(program, checking, settlement.loss, settlement.maps, contracts)
-    reached = joint.under(contracts)
-    if drop is not None and joint.dense.value - reached.value > drop:
-        raise CompileError.of(
-            "SCC059",
-            f"with --period {period}, k falls so far that held-out data lose "
-            f"{joint.dense.value - reached.value:.4f} of {joint.dense.value:.4f}, more than the {drop:.4f} allowed",
-            help="allow a greater drop, or leave out --period",
-        )
-    return replace(settlement, contracts=tuple(contracts.values()), settled=reached)
+    cause = f"with --period {period}, k falls so far that"
+    return settle_again(program, settlement, contracts, checking, drop, cause, "--period")
 
 
 def kept_shares(

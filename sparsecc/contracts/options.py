@@ -11,10 +11,11 @@ from sparsecc.registry import suggest
 
 from .contract import FILLS, MAX_BLOCK_ELEMS, MAX_PERIOD_TILES, Contract
 from .maps import SensitivityMap
-from .procedure import Budget, Kind
+from .procedure import Budget, Kind, Routing
 from .topk import WHOLE
 
 SENSITIVITIES = ("taylor", "product", "activation")
+ROUTINGS: tuple[Routing, ...] = ("magnitude", "sensitivity")
 BUDGETS: Mapping[Kind, str] = {
     "bytes": "bytes budget",
     "cycles": "cycles budget",
@@ -23,7 +24,6 @@ BUDGETS: Mapping[Kind, str] = {
 }
 ACCURACY_BUDGET = 0.01
 CODECS = ("raw", "bitmask", "index", "run")
-"""HUFFMAN is for constants, which no contract covers."""
 FIXED_LENGTH = ("raw", "bitmask", "index")
 """Codecs whose blocks have a length that is known when a model is compiled."""
 
@@ -35,8 +35,9 @@ class ContractOptions:
     ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
     all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
     samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
-    "labels", or a file of them; ``period``, ``fill`` and ``update_maps`` need them. ``settled`` contracts, or the
-    folder or artifact that holds them, are taken as they are, with the period and the fill that they have.
+    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill`` and ``update_maps`` need
+    them. ``settled`` contracts, or the folder or artifact that holds them, are taken as they are, with the period and
+    the fill that they have.
 
     Raises: CompileError SCC119 for what means nothing.
     """
@@ -47,6 +48,7 @@ class ContractOptions:
     accuracy: float | None = None
     keep: float | None = None
     form: str = SENSITIVITIES[0]
+    routing: Routing = ROUTINGS[0]  # within a tile, by |a| or by |a| times the gradient part of the map
     map_block: int | None = None  # elements; None: a channel of images, else one
     period: int = 0  # tiles
     fill: str = FILLS[0]  # "mean": of what each edge drops of the calibration data
@@ -59,6 +61,8 @@ class ContractOptions:
         _verify_budgets(self)
         if self.form not in SENSITIVITIES:
             raise _unusable(f"there is no sensitivity '{self.form}'", suggest(self.form, [*SENSITIVITIES]))
+        if self.routing not in ROUTINGS:
+            raise _unusable(f"there is no routing '{self.routing}'", suggest(self.routing, [*ROUTINGS]))
         if self.map_block is not None and not 1 <= self.map_block <= MAX_BLOCK_ELEMS:
             raise _unusable(
                 f"the block of a map is {self.map_block}, expected a number of neurons from 1 to {MAX_BLOCK_ELEMS}",
@@ -107,6 +111,7 @@ def _verify_budgets(options: ContractOptions) -> None:
         "an update of maps": options.update_maps,
         "a block of maps": options.map_block is not None,
         f"sensitivity '{options.form}'": options.form != SENSITIVITIES[0],
+        f"routing '{options.routing}'": options.routing != ROUTINGS[0],
     }
     others = [*names, *(name for name, asked in measured.items() if asked)]
     if options.settled is not None and others:
@@ -118,6 +123,11 @@ def _verify_budgets(options: ContractOptions) -> None:
 
 def _verify_codecs(names: Sequence[str]) -> None:
     for name in names:
+        if name == "huffman":
+            raise _unusable(
+                "codec 'huffman' is for constants, and contracts are for what layers send each other",
+                f"choose among {', '.join(FIXED_LENGTH)}",
+            )
         if name not in CODECS:
             raise _unusable(f"there is no codec '{name}'", suggest(name, [*FIXED_LENGTH]))
         if name not in FIXED_LENGTH:

@@ -36,6 +36,7 @@ from .topk import WHOLE
 
 Stages = Mapping[fx.Node, int]
 Kind = Literal["bytes", "cycles", "accuracy", "keep", "agreed"]
+Routing = Literal["magnitude", "sensitivity"]
 FLOAT32_BYTES = 4
 BISECTIONS = 7  # an accuracy budget is met with the bytes known to 1/128 of their range
 
@@ -63,7 +64,7 @@ class Options:
     loss: str = "auto"
     form: str = "taylor"
     block: int | None = None
-    routing: Literal["magnitude", "sensitivity"] = "magnitude"
+    routing: Routing = "magnitude"
     order: str | None = None
     key: Key = field(default_factory=lambda: Key("float32"))
     tile_elems: int = 1024

@@ -24,17 +24,18 @@ WITHIN_ARTIFACT = "scu/contracts"
 class EdgeRecord:
     """How the share of one edge came about. Shares in 1/65536; bytes and elements of one sample.
 
-    ``binding`` is the constraint that set the share; ``degradation`` what the settled share alone loses, as measured on
-    calibration data (nats of KL divergence, or 1 - cosine), None where it was not measured.
+    What sender and receiver ``proposed`` and ``adjusted``, and the bounds that they agreed on, are None where nobody
+    negotiated. ``binding`` is the constraint that set the share; ``degradation`` what the settled share alone loses, as
+    measured on calibration data (nats of KL divergence, or 1 - cosine), None where it was not measured.
     """
 
     edge: str
     elems: int
     tile_elems: int
-    proposed_q16: int
-    adjusted_q16: int
-    lo_q16: int
-    hi_q16: int
+    proposed_q16: int | None
+    adjusted_q16: int | None
+    lo_q16: int | None
+    hi_q16: int | None
     settled_q16: int
     binding: str
     degradation: float | None

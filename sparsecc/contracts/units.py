@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeGuard
 
 from sparsecc.diagnostics import Diagnostic
@@ -16,6 +17,10 @@ from .negotiation import EdgeLimits
 
 class Unit(Protocol):
     """Functions over a Program and its facts; notes say what was done."""
+
+    def verify_target_file(self, path: Path) -> None:
+        """Raises: CompileError SCC089."""
+        ...
 
     def tile_elems(self, program: Program) -> int:
         """Elements of a tile."""

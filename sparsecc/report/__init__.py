@@ -1,7 +1,7 @@
 """What people read: tables over the facts of an artifact and over measurements. JSON has the same, unrounded."""
 
 from .artifact import inspection, pruning_warning, summary, summary_facts
-from .measured import bench_table, outputs_facts, outputs_table, verify_table
+from .measured import bench_table, outputs_facts, outputs_table, verify_facts, verify_table
 from .profile import profile_tables
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "pruning_warning",
     "summary",
     "summary_facts",
+    "verify_facts",
     "verify_table",
 ]

@@ -31,12 +31,14 @@ NOTES_SHOWN = 3
 def summary_facts(artifact: Artifact) -> dict[str, Any]:
     """The outcome of a compile, as `compile --json` prints it."""
     manifest, report = artifact.manifest, scu.report_of(artifact)
+    distances = manifest.check.original
     return {
         "artifact": str(artifact.path),
         **({"scu": scu.summary_facts(report)} if report else _layer_facts(manifest)),
         "model_bytes": manifest.files[MODEL].bytes,
         "max_relative_error": max_error(manifest),
         "tolerance": manifest.check.tolerance,
+        **({"original": {name: asdict(d) for name, d in distances.items()}} if distances else {}),
         "pruned": manifest.pruned and asdict(manifest.pruned),
     }
 
@@ -79,9 +81,11 @@ def _layer_summary(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _file_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
-    error, tolerance = max_error(artifact.manifest), artifact.manifest.check.tolerance
+    check, error = artifact.manifest.check, max_error(artifact.manifest)
+    meaning = "" if check.unit is None else ", from what contracts mean"
     yield "model.onnx", data_size(artifact.manifest.files[MODEL].bytes)
-    yield "difference", f"{error:.1e} of the largest output (at most {tolerance:.0e})"
+    yield "difference", f"{error:.1e} of the largest output{meaning} (at most {check.tolerance:.0e})"
+    yield from scu.original_rows(check.original)
 
 
 def inspection(artifact: Artifact) -> RenderableType:
@@ -99,6 +103,7 @@ def inspection(artifact: Artifact) -> RenderableType:
         *(("output", _value_text(value)) for value in manifest.outputs),
         *([] if report else [("time per call", _speed_text(manifest.speed))]),
         ("difference", _check_text(manifest)),
+        *scu.original_rows(manifest.check.original),
         *((name, data_size(record.bytes)) for name, record in manifest.files.items()),
     ]
     facts = table(str(artifact.path), FACTS, rows)
@@ -207,7 +212,8 @@ def _check_text(manifest: Manifest) -> str:
     errors = {"with kernels": check.kernels, "portable": check.portable, "reference": check.reference}
     errors["unit"] = check.unit
     found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items() if error is not None)
-    return f"{found} of the largest output (at most {check.tolerance:.0e})"
+    meaning = "" if check.unit is None else ", from what contracts mean"
+    return f"{found} of the largest output{meaning} (at most {check.tolerance:.0e})"
 
 
 def _value_text(value: Value) -> str:

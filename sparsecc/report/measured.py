@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +14,10 @@ from rich.text import Text
 
 from sparsecc.backends.onnxruntime.bench import Bench, Times
 from sparsecc.backends.onnxruntime.session import Verdict
+from sparsecc.manifest import Check, Distance
 from sparsecc.reference import Array
 
+from .scu import argmax_text, difference_text
 from .text import count, data_size, duration, shape_text, table
 
 
@@ -36,8 +39,18 @@ def outputs_table(outputs: Mapping[str, Array], file: Path | None) -> Renderable
     return Group(found, Text(hint))
 
 
-def verify_table(verdicts: Sequence[Verdict]) -> Table:
-    """A line per engine and output."""
+def verify_facts(verdicts: Sequence[Verdict], check: Check) -> list[dict[str, Any]]:
+    """An object per engine and output; where contracts change the output, with how far it is from the original's."""
+
+    def facts(v: Verdict) -> dict[str, Any]:
+        return {**asdict(v), "original": asdict(distances[v.output])} if v.output in distances else asdict(v)
+
+    distances = check.original or {}
+    return [facts(v) for v in verdicts]
+
+
+def verify_table(verdicts: Sequence[Verdict], check: Check) -> RenderableType:
+    """A line per engine and output; where contracts change the outputs, a line per output against the original."""
 
     def row(v: Verdict) -> tuple[str, ...]:
         if v.max_relative_error is None:
@@ -46,7 +59,16 @@ def verify_table(verdicts: Sequence[Verdict]) -> Table:
         return v.engine, v.output, f"{v.max_relative_error:.1e}", f"{v.tolerance:.0e}", verdict
 
     columns = ("engine", "output", ">difference", ">allowed", "verdict")
-    return table("against the original's outputs", columns, map(row, verdicts))
+    if check.unit is None:
+        return table("against the original's outputs", columns, map(row, verdicts))
+    agreement = table("against what the contracts mean", columns, map(row, verdicts))
+    return Group(agreement, _distances(check.original)) if check.original else agreement
+
+
+def _distances(distances: Mapping[str, Distance]) -> Table:
+    rows = ((name, difference_text(d), argmax_text(d)) for name, d in distances.items())
+    columns = ("output", ">difference", ">rows of the same argmax")
+    return table("what contracts mean, against the original", columns, rows)
 
 
 def bench_table(bench: Bench) -> RenderableType:

@@ -22,6 +22,11 @@ from .scu import number, quality_rows
 from .text import FACTS, data_size, ratio, table
 
 GIVEN = "the shares were given (--contracts, or --keep without --calibration): nothing was negotiated"
+PROPOSED = (
+    "proposed: what the sender would send by itself; adjusted: what the receiver made of it; at least, at most: what "
+    "both can do with. Settled is what the budget chose."
+)
+NEGOTIATED = ("proposed_q16", "adjusted_q16", "lo_q16", "hi_q16", "degradation")
 EDGE_COLUMNS = {
     "edge": "edge",
     "elems": ">elements",
@@ -33,8 +38,8 @@ EDGE_COLUMNS = {
     "settled_q16": ">settled",
     "binding": "binding constraint",
     "degradation": ">degradation",
-    "dense_bytes": ">dense",
-    "settled_bytes": ">sent",
+    "dense_bytes": ">values alone",
+    "settled_bytes": ">sent, with headers",
     "codec": "codec",
 }
 
@@ -70,9 +75,13 @@ def _sum(sends: Sequence[Descriptor]) -> dict[str, Any]:
 
 
 def contracts_tables(facts: Mapping[str, Any]) -> RenderableType:
-    """A line per edge with all that the log says of it, and what holds for all edges together."""
+    """A line per edge with all that the log says of it, and what holds for all edges together.
+
+    Columns of a negotiation that was none are left out.
+    """
     edges: Sequence[Mapping[str, Any]] = facts["edges"]
-    said = dict.fromkeys(name for edge in edges for name, value in edge.items() if not isinstance(value, dict | list))
+    plain = [(name, value) for edge in edges for name, value in edge.items() if not isinstance(value, dict | list)]
+    said = dict.fromkeys(name for name, value in plain if value is not None or name not in NEGOTIATED)
     names = [name for name in EDGE_COLUMNS if name in said] + [name for name in said if name not in EDGE_COLUMNS]
     columns = [EDGE_COLUMNS.get(name, name) for name in names]
     rows = [[_cell(name, edge.get(name)) for name in names] for edge in edges]
@@ -85,7 +94,8 @@ def _totals(facts: Mapping[str, Any], edges: Sequence[Mapping[str, Any]]) -> Ite
         sum(edge[name] for edge in edges if isinstance(edge.get(name), int | float))
         for name in ("dense_bytes", "settled_bytes")
     )
-    yield "bytes of a sample", f"{data_size(dense)} dense -> {data_size(settled)}, {ratio(dense, settled)}"
+    sizes = f"{data_size(dense)} of values, without headers -> {data_size(settled)} with headers"
+    yield "bytes of a sample", f"{sizes}, {ratio(dense, settled)}"
     yield from quality_rows(facts)
     for name, value in facts.items():
         if name not in ("quality", "negotiated") and not isinstance(value, dict | list):
@@ -95,6 +105,8 @@ def _totals(facts: Mapping[str, Any], edges: Sequence[Mapping[str, Any]]) -> Ite
 def _remarks(facts: Mapping[str, Any]) -> Iterator[Text]:
     if not facts["negotiated"]:
         yield Text(GIVEN)
+    elif any(edge.get("proposed_q16") is not None for edge in facts["edges"]):
+        yield Text(PROPOSED)
 
 
 def _cell(name: str, value: object) -> str:

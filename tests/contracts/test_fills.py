@@ -11,7 +11,7 @@ import torch
 from sparsecc.contracts import Budget, Settlement, negotiate
 from sparsecc.contracts.calibration import split
 from sparsecc.contracts.contract import fill_in_16_bits
-from sparsecc.contracts.fills import settle_means, verify_fill, verify_update
+from sparsecc.contracts.fills import settle_means
 from sparsecc.contracts.replay import Replay
 from sparsecc.diagnostics import CompileError
 
@@ -48,27 +48,4 @@ def test_an_accuracy_budget_holds_for_means(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(caught.value) == (
         "error[SCC059]: with --fill mean, held-out data lose 0.5000 of 1.0000, more than the 0.0100 allowed\n"
         "  help: allow a greater drop, or leave out --fill"
-    )
-
-
-def test_means_need_calibration_data() -> None:
-    verify_fill("zero", calibrated=False)
-    verify_fill("mean", calibrated=True)
-    with pytest.raises(CompileError) as caught:
-        verify_fill("mean", calibrated=False)
-    assert str(caught.value) == (
-        "error[SCC124]: --fill mean puts the mean of what an edge drops in its place, which calibration data tell, and "
-        "there are none\n"
-        "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --fill"
-    )
-
-
-def test_updates_need_maps() -> None:
-    verify_update(False, calibrated=False)
-    verify_update(True, calibrated=True)
-    with pytest.raises(CompileError) as caught:
-        verify_update(True, calibrated=False)
-    assert str(caught.value) == (
-        "error[SCC124]: --update-maps renews maps that were measured on calibration data, and there are none\n"
-        "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --update-maps"
     )

@@ -33,7 +33,7 @@ def test_the_same_share_everywhere() -> None:
 def test_edges_that_no_codec_makes_smaller_keep_everything() -> None:
     settled = uniform(PROGRAM, HALF, raw, EdgeLimits(), 1024)
     assert [c.share_q16 for c in settled.contracts] == [WHOLE] * 3
-    assert {(r.proposed_q16, r.settled_q16, r.binding) for r in settled.log} == {(HALF, WHOLE, NO_CODEC)}
+    assert {(r.settled_q16, r.binding) for r in settled.log} == {(WHOLE, NO_CODEC)}
     whole = uniform(PROGRAM, WHOLE, raw, EdgeLimits(), 1024)
     assert {r.binding for r in whole.log} == {"share to keep"}
 
@@ -51,6 +51,13 @@ def test_given_contracts_are_taken_as_they_are() -> None:
     assert again.contracts == settled.contracts
     assert {r.binding for r in again.log} == {"given"}
     assert again.settled_bytes == settled.settled_bytes
+
+
+def test_the_log_tells_of_no_negotiation() -> None:
+    settled = uniform(PROGRAM, HALF, bytes_of, EdgeLimits(max_block_bytes=600), 512)
+    again = given(PROGRAM, settled.contracts, settled.maps, bytes_of)
+    for r in (*settled.log, *again.log):
+        assert (r.proposed_q16, r.adjusted_q16, r.lo_q16, r.hi_q16, r.degradation) == (None,) * 5
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsecc.contracts import WHOLE, Budget, Options, Settlement, negotiate
-from sparsecc.contracts.moving import kept_shares, margins, settle_moving, verify_period
+from sparsecc.contracts.moving import kept_shares, margins, settle_moving
 from sparsecc.diagnostics import CompileError
 
 from .nets import bytes_of, samples, small_program
@@ -27,6 +27,7 @@ def test_k_moves_below_what_was_settled() -> None:
     for contract in images:  # 512 elements: 8 tiles
         assert (contract.share_q16, contract.share_hi_q16, contract.period) == (WHOLE // 4, WHOLE // 4, 2)
         needed = next(record.lo_q16 for record in before.log if record.edge == contract.edge)
+        assert needed is not None
         assert contract.share_lo_q16 == min(WHOLE // 4, max(WHOLE // 8, needed))
         assert 0 < contract.margin_lo_q16 < contract.margin_hi_q16 < WHOLE
     assert vector == before.contracts[2]  # 8 elements: nothing to move
@@ -51,16 +52,6 @@ def refused(action: object) -> str:
     with pytest.raises(CompileError) as caught:
         action()
     return str(caught.value)
-
-
-def test_moving_needs_calibration_data() -> None:
-    verify_period(0, calibrated=False)
-    verify_period(4, calibrated=True)
-    assert refused(lambda: verify_period(4, calibrated=False)) == (
-        "error[SCC123]: --period 4 moves k by how much of the key mass a contract usually keeps, which calibration "
-        "data tell, and there are none\n"
-        "  help: add --calibration calib.npz, samples under the names of the inputs; or leave out --period"
-    )
 
 
 def test_a_period_that_no_sample_reaches() -> None:

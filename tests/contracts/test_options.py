@@ -31,6 +31,11 @@ def test_the_budget() -> None:
          "the accuracy budget is nan, expected a share from 0, less than 1\n  help: 3 % is 0.03"),
         ({"form": "tailor"},
          "there is no sensitivity 'tailor'\n  help: did you mean 'taylor'? known: taylor, product, activation"),
+        ({"routing": "magnitud"},
+         "there is no routing 'magnitud'\n  help: did you mean 'magnitude'? known: magnitude, sensitivity"),
+        ({"settled": Path("m"), "routing": "sensitivity"},
+         "contracts that are given are taken as they are, and routing 'sensitivity' is for negotiating new ones\n"
+         "  help: leave out one of the two"),
         ({"map_block": 0},
          "the block of a map is 0, expected a number of neurons from 1 to 2147483647\n"
          "  help: leave it out for an entry per channel of images, and per neuron of vectors and tokens"),
@@ -46,6 +51,9 @@ def test_the_budget() -> None:
         ({"fill": "men"}, "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
         ({"codecs": ("raw", "bitmap")},
          "there is no codec 'bitmap'\n  help: did you mean 'bitmask'? known: raw, bitmask, index"),
+        ({"codecs": ("raw", "huffman")},
+         "codec 'huffman' is for constants, and contracts are for what layers send each other\n"
+         "  help: choose among raw, bitmask, index"),
         ({"codecs": ("run",)},
          "blocks of codec 'run' have a length that depends on the data, and schedules need to know it\n"
          "  help: choose among raw, bitmask, index"),

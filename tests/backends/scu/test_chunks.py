@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparsecc.backends.scu.chunks import Sending
+from sparsecc.backends.scu.chunks import Ranking, Sending
 from sparsecc.backends.scu.codecs import FIXED, Codec
 from sparsecc.backends.scu.descriptor import Flag
 from sparsecc.backends.scu.unit_program import Contract
@@ -24,7 +24,7 @@ MOVING_K = FIXED_K | {
 
 def sending(numbers: dict[str, int], **more: Any) -> Sending:
     usual: dict[str, Any] = {"name": "relu", "rows": 2, "elems": 300, "tile_elems": 128, "codecs": FIXED}
-    usual |= {"lossless": False, "first_entry": None, "fill": 0, "register": 3, "where": None}
+    usual |= {"lossless": False, "ranking": None, "fill": 0, "register": 3, "where": None}
     return Sending(numbers=numbers, **usual | more)
 
 
@@ -38,7 +38,7 @@ def test_a_k_that_stays() -> None:
 
 
 def test_a_k_that_moves_is_sent_at_its_most_and_a_short_tile_without_register() -> None:
-    found = sending(MOVING_K, first_entry=10)
+    found = sending(MOVING_K, ranking=Ranking(10, 150, block=2, repeat=150))
     assert found.contract == Contract(32, 16, 64, 3, 5, 9)
     chunks = list(found.chunks(300))
     assert [(c.tile_n, c.tiles, c.k, bool(c.flags & Flag.REGISTER), c.opens) for c in chunks[:3]] == [

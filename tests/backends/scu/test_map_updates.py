@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparsecc.backends.scu.machine import scu_v1
-from sparsecc.backends.scu.map_space import MapSpace
 from sparsecc.backends.scu.map_updates import Renewed, renewed, update_fields
 from sparsecc.backends.scu.unit_program import UnitProgram
-from sparsecc.contracts import uniform_map
 from sparsecc.diagnostics import CompileError
 
 
@@ -58,18 +54,3 @@ def test_maps_that_cannot_be(change: dict[str, Any]) -> None:
 def test_maps_that_are_none(entry: object) -> None:
     with pytest.raises(CompileError, match="SCC114"):
         renewed(described(entry))
-
-
-def test_maps_twice_as_long_as_the_memory() -> None:
-    small = replace(scu_v1(), memory={**scu_v1().memory, "smap": replace(scu_v1().memory["smap"], bytes=150)})
-    space = MapSpace(small, {"relu": uniform_map(100)})
-    assert space.ranked(np.arange(100, dtype=np.uint8), 1, 100) == 0
-    space.verify()
-    space.renewed.append({"entries": 100})
-    space.entries += bytes(100)
-    with pytest.raises(CompileError) as caught:
-        space.verify()
-    assert str(caught.value) == (
-        "error[SCC124]: maps to rank by take 100 B and maps to be updated 100 B, but the map of scu-v1 holds 150 B\n"
-        "  help: give a greater --map-block, or leave out --update-maps"
-    )

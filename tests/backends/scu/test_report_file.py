@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scu_artifact import figure, report_tree, scu_artifact
 
 from sparsecc.backends.scu import report_file
-from sparsecc.backends.scu.report_file import from_json, read_report
+from sparsecc.backends.scu.report_file import Figures, from_json, read_report
 from sparsecc.diagnostics import CompileError
 from sparsecc.manifest import Manifest
 
@@ -36,6 +36,28 @@ def test_a_report_reads_back() -> None:
     assert report.schedule.method == "CP-SAT"
     assert report.settlement == report_tree()["settlement"]
     assert [edge["edge"] for edge in report.edges] == ["relu_1"]
+
+
+def test_a_baseline_that_does_not_fit() -> None:
+    """null with a reason; reasons for what is there or unknown are not taken over."""
+    tree = report_tree()
+    figures = {**tree["figures"], "dense": None, "does_not_fit": {"dense": "too large", "contracts": "?", "x": "?"}}
+    found = from_json(json.dumps({**tree, "figures": figures}).encode(), "r.json").figures
+    assert found == Figures(figure(1), None, figure(2), {"dense": "too large"})
+    again = from_json(json.dumps({**tree, "figures": found.to_json()}).encode(), "r.json").figures
+    assert again == found
+
+
+def test_a_report_from_before_baselines_could_be_missing() -> None:
+    tree = report_tree()
+    del tree["figures"]["does_not_fit"]
+    assert from_json(json.dumps(tree).encode(), "r.json").figures == Figures(figure(1), figure(4), figure(2))
+
+
+def test_contracts_have_figures_whatever_the_reason() -> None:
+    tree = report_tree()
+    tree["figures"] |= {"contracts": None, "does_not_fit": {"contracts": "too large"}}
+    assert refusal(json.dumps(tree).encode()) == "figures.contracts is null, expected an object"
 
 
 def test_a_report_without_a_negotiation() -> None:
@@ -61,6 +83,13 @@ def test_a_report_without_a_negotiation() -> None:
          f"figures.dense.cycles is {10**30}, expected a number of at most 2^63"),
         (["figures", "dense", "energy_by_component_pj"], {"a\nb": 1},
          r"figures.dense.energy_by_component_pj is 'a\nb', expected printable text"),
+        (["figures", "dense"], None, "figures.dense is null, expected an object"),
+        (["figures", "does_not_fit"], [], "figures.does_not_fit is a list, expected an object"),
+        (["figures", "does_not_fit"], {"dense": None}, "figures.does_not_fit.dense is null, expected printable text"),
+        (["figures", "does_not_fit"], {"dense": "\x1b[2J"},
+         r"figures.does_not_fit.dense is '\x1b[2J', expected printable text"),
+        (["figures", "does_not_fit"], {"\x1b": "a"},
+         r"figures.does_not_fit is '\x1b', expected printable text"),
         (["settlement"], "none", "settlement is 'none', expected an object"),
         (["settlement", "edges"], {}, "settlement.edges is an object, expected a list"),
         (["settlement", "edges"], [1], "settlement.edges[0] is 1, expected an object"),
@@ -89,7 +118,7 @@ def test_what_is_no_json_object() -> None:
 def test_a_missing_field_is_found(data: st.DataObject) -> None:
     tree = copy.deepcopy(report_tree())
     part = data.draw(st.sampled_from([tree["schedule"], tree["figures"], tree["figures"]["zero_compression"]]))
-    name = data.draw(st.sampled_from(sorted(part)))
+    name = data.draw(st.sampled_from(sorted(part.keys() - {"does_not_fit"})))
     del part[name]
     assert f".{name} is null, expected " in refusal(json.dumps(tree).encode())
 

@@ -29,9 +29,13 @@ def kernel_objects(kernels: Sequence[Kernel]) -> list[bytes]:
     if missing:
         from .codegen import compile_kernels  # TVM takes a second to import
 
+        def compiled(kernel: Kernel) -> bytes:
+            spec, isa = kernel
+            return compile_kernels([spec], isa)
+
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # TVM works without Python's lock
-            compiled = pool.map(lambda kernel: compile_kernels([kernel[0]], kernel[1]), missing.values())
-            for name, data in zip(track("compiling kernels", missing), compiled, strict=True):
+            results = pool.map(compiled, missing.values())
+            for name, data in zip(track("compiling kernels", missing), results, strict=True):
                 objects[name] = data
                 _write(folder, name, data)
     return [objects[name] for name in names]

@@ -199,7 +199,7 @@ def test_the_best_instruction_set_is_the_own_one(built: Built, tmp_path: Path, m
     monkeypatch.delenv("SPARSECC_ISA", raising=False)
     plan, x = built.plans["blocked"], random_array(5, 20)
     build_library([plan], tmp_path / "kernels.so", isas=(own_isa(),))
-    found = run_native(built.cases["blocked"], plan, tmp_path / "kernels.so", [x], "auto")
+    found = run_native(built.cases["blocked"], plan, tmp_path / "kernels.so", [x], own_isa())
     assert_close(found, built.cases["blocked"].expected(x))
     assert own_isa() == runnable_isas()[-1]
     for isa in runnable_isas():

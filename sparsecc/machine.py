@@ -14,10 +14,19 @@ _cache: ContextVar[Path | None] = ContextVar("tuning_cache", default=None)
 
 def cpu_name() -> str:
     """The processor as the system calls it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """What Linux says the processor has, under its names: "avx2", "avx512f", ..."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """The first core's, or nothing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def tuning_cache() -> Path:
@@ -26,8 +35,13 @@ def tuning_cache() -> Path:
 
 
 def default_tuning_cache() -> Path:
+    return user_cache() / "tuning.json"
+
+
+def user_cache() -> Path:
+    """The folder of what can be measured or built again."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "sparsecc", "tuning.json")
+    return Path(root, "sparsecc")
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparsecc.backends.tvm.kernels.spec import Isa
+from sparsecc.backends.tvm.objects import kernel_objects
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.diagnostics import CompileError
-from sparsecc.progress import track
 
 from .tables import c_tables, kernels_of
 
@@ -37,8 +37,6 @@ def build_library(
 
     Raises: CompileError (SCC050) without a working C compiler.
     """
-    from sparsecc.backends.tvm.codegen import compile_kernels  # TVM takes a second to import
-
     compiler = c_compiler()
     kernels = kernels_of(plans)
     here = Path(__file__).parent
@@ -46,10 +44,10 @@ def build_library(
         folder = Path(name)
         (folder / "tables.c").write_text(c_tables(plans, isas))
         (folder / "exports").write_text("{ global: RegisterCustomOps; sparsecc_*; local: *; };\n")
-        objects: list[str] = []
-        for isa in track("compiling kernels", isas):
-            (folder / f"{isa}.o").write_bytes(compile_kernels(kernels, isa))
-            objects.append(f"{isa}.o")
+        objects = list[str]()
+        for number, data in enumerate(kernel_objects([(kernel, isa) for isa in isas for kernel in kernels])):
+            objects.append(f"{number}.o")
+            (folder / objects[-1]).write_bytes(data)
         sources = ["tables.c", *(str(here / source) for source in SOURCES)]
         command = (
             *compiler,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,21 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from sparsecc.backends.tvm.kernels.spec import Isa
+from sparsecc.machine import cpu_flags
 
 Array = npt.NDArray[Any]
 ISA_NUMBERS: dict[Isa | Literal["auto"], int] = {"auto": 0, "avx2": 1, "avx512": 2}  # as in `enum isa` of runtime.h
+AVX512_FLAGS = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # as `supported` of runtime.c asks
 MESSAGE_BYTES = 512  # struct message of runtime.h
+
+
+def own_isa() -> Isa:
+    """The one that a region opens with here, as `sparsecc_choose_isa` of runtime.c decides where both are built."""
+    match os.environ.get("SPARSECC_ISA"):
+        case "avx2" | "avx512" as asked:
+            return asked
+        case _:
+            return "avx512" if cpu_flags() >= AVX512_FLAGS else "avx2"
 
 
 class Measured(ctypes.Structure):

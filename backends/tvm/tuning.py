@@ -21,7 +21,7 @@ from torch import fx
 
 import sparsecc
 from sparsecc.backends.onnxruntime.library import build_library
-from sparsecc.backends.onnxruntime.native import NativeRegion
+from sparsecc.backends.onnxruntime.native import NativeRegion, own_isa
 from sparsecc.backends.onnxruntime.timing import interleaved, new_session
 from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cpu_name, default_tuning_cache, tuning_cache
@@ -99,7 +99,7 @@ def run_tasks(program: Program, tasks: Sequence[Task]) -> dict[str, float]:
     times = dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="sparsecc-tune-") as folder, ExitStack() as opened:
         library = Path(folder, "candidates.so")
-        build_library([plan for plan, _ in regions.values()], library)
+        build_library([plan for plan, _ in regions.values()], library, isas=(own_isa(),))
         numbers = {key: i for i, key in enumerate(regions)}
         overhead = session_overhead()
         for group in track("measuring kernels", list(groups.values())):

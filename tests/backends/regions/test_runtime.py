@@ -34,6 +34,7 @@ from torch import nn
 
 from sparsecc.backends.onnxruntime import library
 from sparsecc.backends.onnxruntime.library import FLAGS, ZIG_FLAGS, build_library
+from sparsecc.backends.onnxruntime.native import own_isa
 from sparsecc.diagnostics import CompileError
 
 SOURCES = Path(library.__file__).parent
@@ -192,6 +193,18 @@ def test_a_missing_instruction_set_is_refused(built: Built, tmp_path: Path, monk
     monkeypatch.setenv("SPARSECC_ISA", "avx512")
     with pytest.raises(Exception, match=r"avx512 kernels were asked for, but this kernels\.so has none"):
         session(onnx_model(built.cases["blocked"], plan), tmp_path / "kernels.so")
+
+
+def test_the_best_instruction_set_is_the_own_one(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARSECC_ISA", raising=False)
+    plan, x = built.plans["blocked"], random_array(5, 20)
+    build_library([plan], tmp_path / "kernels.so", isas=(own_isa(),))
+    found = run_native(built.cases["blocked"], plan, tmp_path / "kernels.so", [x], own_isa())
+    assert_close(found, built.cases["blocked"].expected(x))
+    assert own_isa() == runnable_isas()[-1]
+    for isa in runnable_isas():
+        monkeypatch.setenv("SPARSECC_ISA", isa)
+        assert own_isa() == isa
 
 
 # ---- the library ----------------------------------------------------------------------------------------------------

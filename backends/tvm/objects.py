@@ -1,0 +1,77 @@
+"""Compiled kernels from the user's cache folder; those that it lacks are compiled, several at once, and kept there."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sparsecc.machine import user_cache
+from sparsecc.progress import track
+
+from .kernels.spec import Isa, KernelSpec, symbol
+
+DIGEST_BYTES = 32
+Kernel = tuple[KernelSpec, Isa]
+
+
+def kernel_objects(kernels: Sequence[Kernel]) -> list[bytes]:
+    """A relocatable object per kernel; the same bytes whether or not the cache had them."""
+    folder = user_cache() / f"kernels-{_generator()}"
+    names = [symbol(*kernel) for kernel in kernels]
+    objects = {name: data for name in names if (data := _read(folder, name)) is not None}
+    missing = {name: kernel for name, kernel in zip(names, kernels, strict=True) if name not in objects}
+    if missing:
+        from .codegen import compile_kernels  # TVM takes a second to import
+
+        def compiled(kernel: Kernel) -> bytes:
+            spec, isa = kernel
+            return compile_kernels([spec], isa)
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # TVM works without Python's lock
+            results = pool.map(compiled, missing.values())
+            for name, data in zip(track("compiling kernels", missing), results, strict=True):
+                objects[name] = data
+                _write(folder, name, data)
+    return [objects[name] for name in names]
+
+
+@functools.cache
+def _generator() -> str:
+    """A digest of what decides the code of a kernel besides its name: TVM, and the sources that speak to it."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(importlib.metadata.version("apache-tvm").encode())
+    for path in (here / "codegen.py", *sorted((here / "kernels").glob("*.py"))):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _digest(name: str, data: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + data).digest()
+
+
+def _read(folder: Path, name: str) -> bytes | None:
+    """What was written under that name; nothing if it is not there, damaged, or where others may write: it is code."""
+    try:
+        info, content = folder.stat(), (folder / name).read_bytes()
+    except OSError:
+        return None
+    digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    own = info.st_uid == os.geteuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return data if own and digest == _digest(name, data) else None
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+    """Replace the file in one step; without a writable cache folder every compile compiles again."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = folder / f"{name}.{os.getpid()}"
+        new.write_bytes(_digest(name, data) + data)
+        new.replace(folder / name)
+    except OSError:
+        pass

@@ -34,7 +34,7 @@ PREDICTED = "choose-formats{costs=predicted,margin=0.3}"
 at 10 % to be 0.89 times as fast as dense."""
 LEAST_RATIO = 0.95
 """Kernels go in if dense over compiled is at least this: nearer to 1, noise would decide between compiles. By the
-median of pairs or by minima: where other processes take CPU, several threads wait for one, and only minima are right."""
+median of pairs or by minima: where other processes take CPU, threads wait for each other, and only minima are right."""
 SECONDS_TO_MEASURE = (0.5, 2.0)
 """Time for the comparison with the dense original at the end of a compile; the longer one if the first leaves doubt."""
 DOUBT = 0.05

@@ -1,9 +1,15 @@
-"""The report of run.py as Markdown: a row per case, and the geometric mean of every runtime's ratios."""
+"""The report of run.py as Markdown: a row per case, and the geometric mean of every runtime's ratios.
+
+python benchmarks/peers/table.py peers.json
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 OURS = "sparsecc"
@@ -13,20 +19,22 @@ Case = Mapping[str, Any]
 def table(report: Mapping[str, Any]) -> str:
     """Median ms per runtime and, in brackets, its time over sparsecc's: above 1, sparsecc is faster."""
     cases: Sequence[Case] = report["cases"]
-    named = [*dict.fromkeys(name for case in cases for name in case["times"]), *report["missing"]]
-    others = [name for name in named if name != OURS]
-    head = ["network", "zeros", "size", "threads", "sparsecc ms", *(f"{name} ms" for name in others), "limit ms"]
+    versions = {name: times["version"].split("-")[0] for case in cases for name, times in case["times"].items()}
+    others = [name for name in [*versions, *report["missing"]] if name != OURS]
+    titles = [f"{name} {versions[name]}, ms" if name in versions else name for name in others]
+    head = ["network", "zeros", "size", "threads", "sparsecc, ms", *titles, "limit, ms"]
     lines = [
-        f"{report['cpu']}, {report['date']}, {report['runs']} rounds; in brackets: times slower than sparsecc, median "
-        "of rounds / of the fastest calls. Limit: FLOPs without zeros at the measured peak, "
+        f"{report['cpu']}, {report['date']}, {report['runs']} rounds; medians, and in brackets: times slower than "
+        "sparsecc, median of rounds / of the fastest calls. Limit: FLOPs without zeros at the measured peak, "
         + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in report["peak_gflops"].items())
-        + " thread(s).",
+        + " thread(s), and the share of it that sparsecc reaches.",
         "",
         _row(head),
         _row(["---"] * len(head)),
         *(_row(_cells(case, others, report["missing"])) for case in cases),
         "",
         *_means(cases, others),
+        *_memory(cases, others),
         *(f"- {name} is missing: {reason}" for name, reason in report["missing"].items()),
         *_failures(cases),
     ]
@@ -52,7 +60,8 @@ def _cells(case: Case, others: Sequence[str], missing: Mapping[str, str]) -> Ite
             yield f"{t['median_ms']:.2f} ({t['ratio_median']:.2f}x / {t['ratio_min']:.2f}x)"
         else:
             yield "missing" if name in missing else "failed"
-    yield f"{case['limit_ms']:.2f}"
+    share = f" ({case['limit_ms'] / times[OURS]['median_ms']:.0%})" if OURS in times else ""
+    yield f"{case['limit_ms']:.2f}{share}"
 
 
 def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
@@ -69,6 +78,15 @@ def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
                 )
 
 
+def _memory(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
+    """Of whole processes, from their start on."""
+    for name in others:
+        both = [case["times"] for case in cases if {OURS, name} <= case["times"].keys()]
+        if both:
+            shares = [times[OURS]["memory_bytes"] / times[name]["memory_bytes"] for times in both]
+            yield f"- peak memory: {min(shares):.2f} to {max(shares):.2f} of that of {name}"
+
+
 def _failures(cases: Sequence[Case]) -> Iterator[str]:
     for case in cases:
         for name, reason in case["failed"].items():
@@ -78,3 +96,7 @@ def _failures(cases: Sequence[Case]) -> Iterator[str]:
 
 def _row(cells: Sequence[str] | Iterator[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(table(json.loads(Path(sys.argv[1]).read_text())))

@@ -16,14 +16,13 @@ from torch.export import ExportedProgram
 
 from sparsecc import artifact, pipelines, reference
 from sparsecc.artifact import Artifact
-from sparsecc.backend import BACKENDS, MakesContracts
+from sparsecc.backend import BACKENDS, MakesContracts, SettlesContracts
 from sparsecc.capture import Inputs, capture, export, quiet
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.diagnostics import CompileError
 from sparsecc.machine import cache_at, cpu_name
 from sparsecc.manifest import Manifest, Pruned, Source, Value, Versions
 from sparsecc.pass_manager import Pipeline, Record
-from sparsecc.passes.bind_contracts import BindContracts
 from sparsecc.program import Program
 from sparsecc.progress import Progress, reporting, step
 
@@ -78,8 +77,8 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         )
     prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
     passes = pipelines.parse(backend.pipeline(tune=tune) if pipeline is None else pipeline)
-    for binder in (part for part in passes.passes if isinstance(part, BindContracts)):
-        binder.verify_options(contracts or ContractOptions())
+    for settling in (part for part in passes.passes if isinstance(part, SettlesContracts)):
+        settling.verify_options(contracts or ContractOptions())
     with reporting(progress), cache_at(tuning_cache):
         step("capturing", 0, 1)
         source, loaded = _source(model, factory, allow_pickle)

@@ -49,6 +49,13 @@ class MakesContracts(Protocol):
     def prepare(self, program: Program, options: ContractOptions) -> None: ...
 
 
+@runtime_checkable
+class SettlesContracts(Protocol):
+    """A pass that settles them: ``verify_options`` tells what is wrong with the options before there is a Program."""
+
+    def verify_options(self, options: ContractOptions) -> None: ...
+
+
 def _is_backend(part: object) -> TypeGuard[Backend]:
     return isinstance(part, Backend) and not isinstance(part, type)
 

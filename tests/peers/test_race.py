@@ -93,8 +93,9 @@ def test_a_peer_of_older_pythons_says_which(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_table_names_what_is_missing_and_what_failed() -> None:
-    def ran(median_ms: float, ratio: float) -> dict[str, float]:
-        return {"median_ms": median_ms, "ratio_median": ratio, "ratio_min": ratio}
+    def ran(median_ms: float, ratio: float) -> dict[str, object]:
+        times = {"median_ms": median_ms, "ratio_median": ratio, "ratio_min": ratio, "memory_bytes": 100 * ratio}
+        return {"version": "1.2-beta", **times}
 
     case = {
         "title": "net",
@@ -117,11 +118,15 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
         "cases": [case, broken],
     }
     lines = table(report).splitlines()
-    assert lines[4] == "| net | 90% 4x1 | batch 1, 16 tokens | 1 | 1.00 | 4.00 (4.00x / 4.00x) | missing | 0.50 |"
-    assert lines[5] == "| net | 90% | batch 1, 16 tokens | 1 | 1.00 | failed | missing | 0.50 |"
+    assert (
+        lines[2] == "| network | zeros | size | threads | sparsecc, ms | onnxruntime 1.2, ms | openvino | limit, ms |"
+    )
+    assert lines[4] == "| net | 90% 4x1 | batch 1, 16 tokens | 1 | 1.00 | 4.00 (4.00x / 4.00x) | missing | 0.50 (50%) |"
+    assert lines[5] == "| net | 90% | batch 1, 16 tokens | 1 | 1.00 | failed | missing | 0.50 (50%) |"
     assert lines[7:] == [
         "- against onnxruntime on 1 thread(s): 4.00x, geometric mean of 1; the least 4.00x (net, 90% 4x1, batch 1, 16 "
         "tokens)",
+        "- peak memory: 0.25 to 0.25 of that of onnxruntime",
         "- openvino is missing: no pip",
         "- onnxruntime failed on net, 90% unstructured, batch 1, 16 tokens, 1 thread(s): why",
     ]

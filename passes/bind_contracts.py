@@ -40,11 +40,10 @@ class BindContracts:
     def verify_options(self, options: ContractOptions) -> None:
         """What is wrong with them for any Program.
 
-        Raises: CompileError (as ``verify_calibrated`` and ``verify_data``; SCC089 the target file).
+        Raises: CompileError, as ``verify_calibrated``, ``Unit.verify_options`` and ``verify_data``.
         """
         verify_calibrated(options)
-        if options.target_file:
-            UNITS.load(self.unit).verify_target_file(options.target_file)
+        UNITS.load(self.unit).verify_options(options)
         verify_data(options)
 
     def run(self, program: Program) -> Sequence[Note]:

@@ -25,10 +25,11 @@ from .distance import distance
 from .figures import figures
 from .files import KERNELS, PROGRAM, REPORT, TARGET
 from .host import Unit, load_kernels
-from .machine import Target, load_target, scu_v1, to_json
+from .machine import Target, scu_v1, to_json
 from .report_file import SCHEMA, Figures
 from .schedule import Schedule
 from .tile_code import TileCode
+from .unit import target_for
 from .unit_program import UnitProgram
 
 TOLERANCE = 0.05
@@ -47,16 +48,9 @@ class SCUTarget:
     def prepare(self, program: Program, options: ContractOptions) -> None:
         """What the passes of this target need to know.
 
-        Raises: CompileError (SCC089 a target file that cannot be used; SCC120 a codec that the target lacks).
+        Raises: CompileError, as target_for.
         """
-        target = load_target(options.target_file) if options.target_file else scu_v1()
-        if unknown := [codec for codec in ("raw", *options.codecs) if codec not in target.codecs]:
-            raise CompileError.of(
-                "SCC120",
-                f"{target.name} has no codec '{unknown[0]}', only {', '.join(target.codecs) or 'none'}",
-                help="allow other codecs, or add it to `codecs` in the target file; raw is always needed",
-            )
-        program.facts[ContractOptions], program.facts[Target] = options, target
+        program.facts[ContractOptions], program.facts[Target] = options, target_for(options)
 
     def pipeline(self, *, tune: bool) -> str:  # noqa: ARG002  nothing is measured on this machine
         return PASSES

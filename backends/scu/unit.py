@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from torch import fx
 
@@ -30,11 +29,26 @@ from .unit_program import UnitProgram
 from .verify import verify_program
 
 
+def target_for(options: ContractOptions) -> Target:
+    """The machine that contracts are made for.
+
+    Raises: CompileError (SCC089 a target file that cannot be used; SCC120 a codec that the target lacks).
+    """
+    target = load_target(options.target_file) if options.target_file else scu_v1()
+    if unknown := [codec for codec in ("raw", *options.codecs) if codec not in target.codecs]:
+        raise CompileError.of(
+            "SCC120",
+            f"{target.name} has no codec '{unknown[0]}', only {', '.join(target.codecs) or 'none'}",
+            help="allow other codecs, or add it to `codecs` in the target file; raw is always needed",
+        )
+    return target
+
+
 class SCUnit:
     """The Unit of target scu (sparsecc.contracts.units)."""
 
-    def verify_target_file(self, path: Path) -> None:
-        load_target(path)
+    def verify_options(self, options: ContractOptions) -> None:
+        target_for(options)
 
     def tile_elems(self, program: Program) -> int:
         return target_of(program).selector.tile_elems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol, TypeGuard
 
 from sparsecc.diagnostics import Diagnostic
@@ -13,13 +12,14 @@ from sparsecc.registry import Registry
 
 from .contract import Contract
 from .negotiation import EdgeLimits
+from .options import ContractOptions
 
 
 class Unit(Protocol):
     """Functions over a Program and its facts; notes say what was done."""
 
-    def verify_target_file(self, path: Path) -> None:
-        """Raises: CompileError SCC089."""
+    def verify_options(self, options: ContractOptions) -> None:
+        """Raises: CompileError for a target file that cannot be used, or a codec that the target lacks."""
         ...
 
     def tile_elems(self, program: Program) -> int:

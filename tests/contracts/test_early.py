@@ -107,3 +107,7 @@ def test_contracts_and_target_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert str(caught.value).startswith(
         f"error[SCC089]: target file {tmp_path / 'my.toml'} cannot be read: No such file"
     )
+    (tmp_path / "my.toml").write_text('extends = "scu-v1"\nname = "mine"\ncodecs = ["raw", "bitmask"]\n')
+    asked = ContractOptions(keep=0.5, target_file=tmp_path / "my.toml", codecs=("index",))
+    with pytest.raises(CompileError, match=r"^error\[SCC120\]: mine has no codec 'index', only raw, bitmask\n"):
+        sparsecc.compile("no such model.pt", target="scu", contracts=asked)

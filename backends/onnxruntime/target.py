@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sparsecc import manifest, pipelines, reference
@@ -24,22 +22,15 @@ from sparsecc.reference import Array
 
 from .emit import Region, emit, regions
 from .engines import reason
+from .guard import Times, in_turn, loses, speed
 from .library import build_library
 from .original import load_original, pack_original
-from .timing import interleaved, new_session
+from .timing import new_session
 from .torch_reference import load_reference, pack_reference
 
 PREDICTED = "choose-formats{costs=predicted,margin=0.3}"
 """The margin of a prediction is wider than that of a measurement: benchmarks/never_slower.py found a perceptron chosen
 at 10 % to be 0.89 times as fast as dense."""
-LEAST_RATIO = 0.95
-"""Kernels go in if dense over compiled is at least this: nearer to 1, noise would decide between compiles. By the
-median of pairs or by minima: where other processes take CPU, threads wait for each other, and only minima are right."""
-SECONDS_TO_MEASURE = (0.5, 2.0)
-"""Time for the comparison with the dense original at the end of a compile; the longer one if the first leaves doubt."""
-DOUBT = 0.05
-"""Share of the runs that may be on the other side of LEAST_RATIO."""
-Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,8 +46,8 @@ class CPUTarget:
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:
         """Emit, generate and link, compare with the original, and measure against it.
 
-        Where the whole is slower than the dense original, on one thread or on all, the artifact has no kernels: the
-        weights stay packed in the file, and onnxruntime computes them dense.
+        Where the whole loses to the dense original, on one thread or on all, the artifact has no kernels: the weights
+        stay packed in the file, and onnxruntime computes them dense.
         Raises: PassBug if a result differs from the original's by more than the tolerance.
         """
         step("writing ONNX", 0, 2)
@@ -78,27 +69,30 @@ class CPUTarget:
             if library:
                 build_library(plans, library)
             check = _check(model, files, library, dense, original, golden)
-            speeds = _speeds(files[MODEL], library, dense, original) if tune else []
-            slow = next((speed for speed, best in speeds if max(speed.ratio, best) < LEAST_RATIO), None)
+            cores = len(os.sched_getaffinity(0))  # as many threads as onnxruntime takes if nobody tells it otherwise
+            counts = sorted({1, cores}) if tune else []
+            measured = {n: _measure(files[MODEL], library, dense, original, n) for n in counts}
+            slow = next((n for n, times in measured.items() if loses(times)), None)
             if library and slow:
-                program = _without_kernels(program, slow)
-                speeds = [_measure(files[MODEL], None, dense, original, 1)]
+                program = _without_kernels(program, speed(slow, measured[slow]))
+                measured = {1: _measure(files[MODEL], None, dense, original, 1)}
             elif library:
                 files[KERNELS] = library.read_bytes()
-            speed = speeds[0][0] if speeds else None
         records = tuple(_record(r, p, program) for r, p in zip(found, plans, strict=True))
-        return Build(files, program, check, records if KERNELS in files else (), speed)
+        return Build(
+            files, program, check, records if KERNELS in files else (), speed(1, measured[1]) if tune else None
+        )
 
 
 CPU = CPUTarget()
 
 
-def _without_kernels(program: Program, speed: manifest.Speed) -> Program:
+def _without_kernels(program: Program, lost: manifest.Speed) -> Program:
     """The facts of a model whose kernels lost: stored packed, computed dense."""
-    threads = "one thread" if speed.threads == 1 else f"{speed.threads} threads"
+    threads = "one thread" if lost.threads == 1 else f"{lost.threads} threads"
     reason = (
-        f"dense kept: with kernels the model takes {speed.compiled_ms:.3f} ms, the dense original "
-        f"{speed.dense_ms:.3f} ms, on {threads}; the weights stay packed in the file"
+        f"dense kept: with kernels the model takes {lost.compiled_ms:.3f} ms, the dense original "
+        f"{lost.dense_ms:.3f} ms, on {threads}; the weights stay packed in the file"
     )
     program = program.clone()
     for name, layer in program.layers.items():
@@ -145,34 +139,12 @@ def _check(
     return manifest.Check(tolerance, errors.get("kernels"), errors["portable"], errors["reference"])
 
 
-def _speeds(model: bytes, library: Path | None, dense: bytes, original: Program) -> list[tuple[manifest.Speed, float]]:
-    """On one thread, and on as many as onnxruntime takes if nobody tells it otherwise; with the ratio of minima."""
-    cores = len(os.sched_getaffinity(0))
-    return [_measure(model, library, dense, original, threads) for threads in sorted({1, cores})]
-
-
-def _measure(
-    model: bytes, library: Path | None, dense: bytes, original: Program, threads: int
-) -> tuple[manifest.Speed, float]:
+def _measure(model: bytes, library: Path | None, dense: bytes, original: Program, threads: int) -> Times:
     step("measuring against the dense original", 0, 1)
     feeds = _feeds(original)
     compiled, plain = new_session(model, library, threads), new_session(dense, None, threads)
-    dense_s, compiled_s = in_turn(lambda: plain.run(None, feeds), lambda: compiled.run(None, feeds))
+    times = in_turn(lambda: plain.run(None, feeds), lambda: compiled.run(None, feeds))
     step("measuring against the dense original", 1, 1)
-    ratio = float(np.median(dense_s / compiled_s))
-    speed = manifest.Speed(
-        threads, 1e3 * float(np.median(dense_s)), 1e3 * float(np.median(compiled_s)), ratio, len(dense_s)
-    )
-    return speed, float(dense_s.min() / compiled_s.min())
-
-
-def in_turn(dense: Callable[[], object], compiled: Callable[[], object]) -> Times:
-    """Seconds [2, runs] of both; measured for longer where the runs disagree on what LEAST_RATIO decides."""
-    short, long = SECONDS_TO_MEASURE
-    times = np.array(interleaved([dense, compiled], seconds=short))
-    least, most = np.quantile(times[0] / times[1], (DOUBT, 1 - DOUBT))
-    if least < LEAST_RATIO <= most:
-        times = np.array(interleaved([dense, compiled], seconds=long))
     return times
 
 

@@ -67,6 +67,27 @@ def test_readers_may_take_views() -> None:
     torch.testing.assert_close(tidied.module(x)[0], expected)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_readers_get_the_layout_that_was_sent(layout: torch.memory_format) -> None:
+    """Whatever the order of the contract: training in channels-last turns nothing twice."""
+    x = X.contiguous(memory_format=layout)
+    contracted = apply(small(), [replace(c, order="channels-last") for c in SETTLED.contracts], SETTLED.maps)
+    torch.testing.assert_close(contracted(x), apply(small(), contracted.contracts, SETTLED.maps)(X))
+    seen = list[torch.Tensor]()
+
+    class Watched(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> object:
+            result = super().run_node(n)
+            if n.target is torch.ops.aten.contiguous.default:
+                seen.append(result)
+            return result
+
+    (traced,) = contracted._traced.values()
+    Watched(traced).run(x)
+    assert seen
+    assert all(y.is_contiguous(memory_format=layout) for y in seen if y.dim() == 4)
+
+
 def test_what_is_sent_receives_gradient() -> None:
     """y = sum(w2 * kept(w1 * x)): three of six rows of w1 learn, those whose outputs are sent."""
     model = Model(lambda m, x: m.second(m.first(x)), first=torch.nn.Linear(4, 6), second=torch.nn.Linear(6, 1))

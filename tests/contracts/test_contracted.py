@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from programs import Model, seeded
+from torch.overrides import TorchFunctionMode
 
 from sparsecc import pipelines
 from sparsecc.capture import capture
@@ -75,15 +77,22 @@ def test_readers_get_the_layout_that_was_sent(layout: torch.memory_format) -> No
     torch.testing.assert_close(contracted(x), apply(small(), contracted.contracts, SETTLED.maps)(X))
     seen = list[torch.Tensor]()
 
-    class Watched(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> object:
-            result = super().run_node(n)
-            if n.target is torch.ops.aten.contiguous.default:
+    class Watching(TorchFunctionMode):
+        def __torch_function__(
+            self,
+            func: Callable[..., object],
+            types: object,
+            args: tuple[object, ...] = (),
+            kwargs: dict[str, object] | None = None,
+        ) -> object:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.contiguous.default:
+                assert isinstance(result, torch.Tensor)
                 seen.append(result)
             return result
 
-    (traced,) = contracted._traced.values()
-    Watched(traced).run(x)
+    with Watching():
+        contracted(x)
     assert seen
     assert all(y.is_contiguous(memory_format=layout) for y in seen if y.dim() == 4)
 

@@ -4,8 +4,8 @@ A constant is coded where all of this holds:
 
 - its blocks take fewer bytes than the kernel would stream;
 - in the given order of the tasks, it fits into the scratchpad beside what lives there while the kernel runs;
-- it costs no cycles: a list schedule with the RECVs is no longer than one without. A kernel computes while it streams,
-  but waits for blocks: what is large beside the work that comes before it stays as it is.
+- the kernel would not be late for it: a list schedule with the RECVs is no longer than one without. A kernel computes
+  while it streams, but waits for blocks, so what is large beside the work that comes before it stays as it is.
 
 What several kernels read is stored once, and received for each.
 """
@@ -32,12 +32,12 @@ def code_constants(graph: TaskGraph, target: Target) -> TaskGraph:
     check_fits(problem, [task.name for task in graph.tasks])
     ends = _ends(graph, problem)
     loads = _candidates(graph, problem, target)
-    while loads:
+    while loads:  # fewer in each round
         coded = with_loads(graph, target, loads)
         trial = _ends(coded, _problem(coded, target))
         if max(trial.values()) <= max(ends.values()):
             return coded
-        loads = _without_largest(loads, [name for name in loads if trial[name] > ends[name]] or list(loads))
+        loads = _without_slowest(loads, {name: trial[name] - ends[name] for name in loads})
     return graph
 
 
@@ -51,16 +51,11 @@ def _ends(graph: TaskGraph, problem: Problem) -> dict[str, int]:
     return {task.name: begin + n for task, begin, n in zip(graph.tasks, start, problem.cycles, strict=True)}
 
 
-def _without_largest(loads: Mapping[str, Loads], late: list[str]) -> dict[str, Loads]:
-    """Without the largest of those that are late, up to half of their bytes: a few trials do, and small ones stay."""
-    sizes = {name: sum(group.dense_bytes for blocks in loads[name].values() for group in blocks) for name in late}
-    dropped, total = set[str](), 0
-    for name in sorted(late, key=lambda name: -sizes[name]):
-        if 2 * total >= sum(sizes.values()):
-            break
-        dropped.add(name)
-        total += sizes[name]
-    return {name: own for name, own in loads.items() if name not in dropped}
+def _without_slowest(loads: Mapping[str, Loads], late: Mapping[str, int]) -> dict[str, Loads]:
+    """Without those that are most cycles later than the kernel before them is ``late``; without one at least."""
+    added = {name: after - before for (name, after), before in zip(late.items(), (0, *late.values()), strict=False)}
+    most = max(added.values())
+    return {name: own for name, own in loads.items() if added[name] < min(most, most / 2)}
 
 
 def _candidates(graph: TaskGraph, problem: Problem, target: Target) -> dict[str, Loads]:

@@ -13,6 +13,8 @@ from .codecs import Codec, Dtype, encode
 
 WORD = Dtype.FLOAT32
 """What any data of whole words is cut into. Blocks carry bits, so it may be of another dtype."""
+MOST_TILES = 8
+"""Of one RECV: queue IN has the transfers of edges too, which wait for what has begun there."""
 Words = npt.NDArray[Any]  # [tiles, elements]
 
 
@@ -34,13 +36,14 @@ class Blocks:
 
 
 def constant_blocks(data: bytes, tile_elems: int, codecs: Collection[Codec]) -> list[Blocks]:
-    """Blocks of whole words: tiles of ``tile_elems``, and a group of its own for a shorter last one.
+    """Blocks of whole words, MOST_TILES tiles of ``tile_elems`` in a group; a shorter last tile is a group of its own.
 
     Words of 0 are left out, for RECV to fill in. A group has the codec that takes the fewest bytes in it.
     """
     words = np.frombuffer(data, WORD.array)
     whole = len(words) // tile_elems * tile_elems
-    groups = (words[:whole].reshape(-1, tile_elems), words[whole:].reshape(1, -1))
+    tiles = words[:whole].reshape(-1, tile_elems)
+    groups = [tiles[i : i + MOST_TILES] for i in range(0, len(tiles), MOST_TILES)] + [words[whole:].reshape(1, -1)]
     return [_shortest(group, codecs) for group in groups if group.size]
 
 

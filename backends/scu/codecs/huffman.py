@@ -70,7 +70,7 @@ class Huffman:
 
 
 def _may_shrink(plane: Plane) -> bool:
-    """False only where no code is short enough: none beats the entropy (Shannon). A hundred times faster to know."""
+    """False only where no code is short enough: none beats the entropy (Shannon), which is far quicker to find."""
     counts = np.bincount(plane, minlength=1)
     counts = counts[counts > 0]
     bits = float((counts * np.log2(len(plane) / counts)).sum())

@@ -70,7 +70,7 @@ def test_only_a_lack_of_room_is_no_error(
     def refuse(*_: object) -> None:
         raise CompileError.of(code, "no")
 
-    monkeypatch.setattr(module, "schedule_dma", refuse)
+    monkeypatch.setattr(module, "scheduled", refuse)
     if fits:
         with pytest.raises(CompileError, match=f"{code}.*: no"):
             compiled(tmp_path, link_bytes=896)

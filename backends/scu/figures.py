@@ -17,6 +17,7 @@ from .schedule import Schedule
 from .simulator import Outcome
 from .unit import NO_ROOM, lower_with_code, scheduled
 
+
 def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:
     """Simulate the program on the first sample, and the same network sending everything, whole or without zeros.
 

@@ -30,7 +30,6 @@ from .tile_code import TileCode
 from .unit_program import UnitProgram
 from .verify import verify_program
 
-
 NO_ROOM = ("SCC111", "SCC112")
 """Codes of what the scheduler raises for a machine with too few bytes or semaphores."""
 

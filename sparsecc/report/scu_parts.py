@@ -130,7 +130,8 @@ def _cell(name: str, value: object) -> str:
 def schedule_facts(report: Report, program: UnitProgram, target: Target) -> dict[str, Any]:
     """Cycles are those that the schedule counts on: each descriptor alone, with the longest payload that it may have.
 
-    "constants": what kernels stream of section CONST, and what arrives as blocks, in bytes and in tiles by codec. An edge's are the sums over its SENDs and RECVs, of which several run at the same time.
+    An edge's are the sums over its SENDs and RECVs, of which several run at the same time. "constants" are those that
+    kernels stream, and those that arrive as blocks.
     """
     queues = {queue.name: {"descriptors": 0, "busy_cycles": 0} for queue in Queue}
     edges = defaultdict[str, dict[str, int]](lambda: dict.fromkeys(_EDGE, 0))

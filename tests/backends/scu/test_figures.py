@@ -67,7 +67,7 @@ def test_only_a_lack_of_room_is_no_error(
 ) -> None:
     """``fits``: or fails for another reason."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise CompileError.of(code, "no")
 
     monkeypatch.setattr(module, "scheduled", refuse)

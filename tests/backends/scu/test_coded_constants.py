@@ -23,6 +23,7 @@ from sparsecc.backends.scu.constant_loads import with_loads
 from sparsecc.backends.scu.descriptor import Descriptor, Op
 from sparsecc.backends.scu.host import Unit, load_kernels
 from sparsecc.backends.scu.machine import OFFSET_MASK, Target, scu_v1
+from sparsecc.backends.scu.schedule import schedule_dma
 from sparsecc.backends.scu.simulator import Outcome
 from sparsecc.backends.scu.tasks import TaskGraph
 from sparsecc.backends.scu.tile_code import TileCode
@@ -188,7 +189,7 @@ def test_what_the_scratchpad_has_no_room_for_is_streamed() -> None:
 def test_without_places_for_blocks_constants_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Places are found last: where there are none with blocks, there may be some without."""
     graph, _ = lowered(pruned(64, 128, 10), seeded(1, 64), narrow())
-    schedule_dma, calls = unit_module.schedule_dma, list[TaskGraph]()
+    calls = list[TaskGraph]()
 
     def refuse(tasks: TaskGraph, *rest: object) -> object:
         calls.append(tasks)

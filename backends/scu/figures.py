@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 from sparsecc.contracts.binding import without_contracts
@@ -14,13 +13,9 @@ from sparsecc.reference import Array
 from .host import Unit, load_kernels, samples
 from .machine import Target
 from .report_file import BASELINES, Figure, Figures
-from .schedule import Schedule, schedule_dma
+from .schedule import Schedule
 from .simulator import Outcome
-from .task_cycles import task_cycles
-from .unit import lower_with_code
-
-NO_ROOM = ("SCC111", "SCC112")
-"""Codes of what the scheduler raises for a machine with too few bytes or semaphores."""
+from .unit import NO_ROOM, lower_with_code, scheduled
 
 
 def figures(program: Program, unit: Unit, inputs: Mapping[str, Array]) -> Figures:
@@ -43,7 +38,7 @@ def _baseline(program: Program, target: Target, sample: Mapping[str, Array], *, 
     """Its figure, or why the machine has no room for it."""
     graph, code = lower_with_code(program, target, lossless=lossless)
     try:
-        made, schedule = schedule_dma(graph, target, functools.partial(task_cycles, graph=graph, target=target))
+        made, schedule = scheduled(graph, target, coded=lossless)
     except CompileError as error:
         if any(finding.code not in NO_ROOM for finding in error.diagnostics):
             raise

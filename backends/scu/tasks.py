@@ -64,6 +64,7 @@ class Task:
     call: Call | None = None
     edge: str = ""  # the transfer that it is part of
     scratch: tuple[Part, ...] = ()  # of a COMPUTE: what its kernel writes beside dst, and nobody reads
+    payload_bytes: int | None = None  # of all blocks of a RECV, where they are known
 
     @property
     def reads(self) -> Iterator[Part]:

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from .codecs import Codec, Dtype, worst_case_bytes
 from .descriptor import Descriptor, Flag, Op
 from .machine import OFFSET_BITS, Memory, Target
+from .tasks import Call
 from .unit_program import Kernel
 
 DMA, KEY, SELECTOR, PACKER, UNPACKER, LINK = "dma", "key", "selector", "packer", "unpacker", "link"
@@ -103,8 +104,13 @@ def digits(d: Descriptor, target: Target) -> int:
 def streamed_bytes(kernel: Kernel, target: Target) -> Iterator[tuple[Memory, int]]:
     """What a kernel reads of each operand, and from where."""
     for operand in kernel.operands:
-        most = operand.bytes if kernel.k else kernel.m * kernel.n * Dtype(kernel.dtype).width_bytes
-        yield memory_at(operand.address, target), min(operand.bytes, most)
+        yield memory_at(operand.address, target), operand_bytes(kernel, operand.bytes)
+
+
+def operand_bytes(kernel: Kernel | Call, whole_bytes: int) -> int:
+    """What a kernel reads of an operand: one that is element-wise may gather a few of its elements."""
+    most = whole_bytes if kernel.k else kernel.m * kernel.n * Dtype(kernel.dtype).width_bytes
+    return min(whole_bytes, most)
 
 
 def stages(d: Descriptor, kernel: Kernel | None, target: Target, payload_bytes: int | None = None) -> list[Stage]:

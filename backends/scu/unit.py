@@ -19,6 +19,7 @@ from sparsecc.progress import step
 
 from .block_costs import block_bytes, block_cycles
 from .codecs import FIXED, Codec
+from .coded_constants import code_constants
 from .lower import KernelCode, lower
 from .machine import Target, load_target, scu_v1
 from .schedule import Schedule, schedule_dma
@@ -27,6 +28,9 @@ from .tasks import TaskGraph
 from .tile_code import TileCode
 from .unit_program import UnitProgram
 from .verify import verify_program
+
+NO_ROOM = ("SCC111", "SCC112")
+"""Codes of what the scheduler raises for a machine with too few bytes or semaphores."""
 
 
 def target_for(options: ContractOptions) -> Target:
@@ -92,7 +96,7 @@ class SCUnit:
         target, graph = target_of(program), program.fact(TaskGraph)
         if graph is None:
             raise CompileError.of("SCC083", "schedule-dma finds no tasks", help="run lower-transfers before it")
-        unit_program, schedule = schedule_dma(graph, target, lambda task: task_cycles(task, graph, target))
+        unit_program, schedule = scheduled(graph, target, coded=True)
         if findings := list(verify_program(unit_program, target)):
             raise PassBug("schedule-dma", findings)
         program.facts[UnitProgram], program.facts[Schedule] = unit_program, schedule
@@ -113,6 +117,21 @@ def codecs_of(program: Program) -> tuple[Codec, ...]:
     wanted = (program.fact(ContractOptions) or ContractOptions()).codecs
     names = {"raw", *(wanted or target_of(program).codecs)}
     return tuple(codec for codec in FIXED if codec.name.lower() in names)
+
+
+def scheduled(graph: TaskGraph, target: Target, *, coded: bool) -> tuple[UnitProgram, Schedule]:
+    """The program of a task graph; ``coded``: constants that pay for it travel as blocks.
+
+    Raises: CompileError SCC111 and SCC112 of the scheduler.
+    """
+    if coded:
+        blocks = code_constants(graph, target)
+        try:
+            return schedule_dma(blocks, target, functools.partial(task_cycles, graph=blocks, target=target))
+        except CompileError as error:
+            if any(finding.code not in NO_ROOM for finding in error.diagnostics):
+                raise  # else it may have room without blocks
+    return schedule_dma(graph, target, functools.partial(task_cycles, graph=graph, target=target))
 
 
 def lower_with_code(program: Program, target: Target, *, lossless: bool = False) -> tuple[TaskGraph, TileCode]:

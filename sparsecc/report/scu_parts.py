@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparsecc.backends.scu.codecs import HEADER_BYTES, Header
 from sparsecc.backends.scu.descriptor import Descriptor, Op, Queue
-from sparsecc.backends.scu.machine import CODECS, Target
+from sparsecc.backends.scu.machine import CODECS, OFFSET_MASK, Target
 from sparsecc.backends.scu.report_file import Report
-from sparsecc.backends.scu.timing import duration, payload_bound
+from sparsecc.backends.scu.timing import duration, memory_at, payload_bound, streamed_bytes
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.topk import WHOLE
 
@@ -129,16 +130,18 @@ def _cell(name: str, value: object) -> str:
 def schedule_facts(report: Report, program: UnitProgram, target: Target) -> dict[str, Any]:
     """Cycles are those that the schedule counts on: each descriptor alone, with the longest payload that it may have.
 
-    An edge's are the sums over its SENDs and RECVs, of which several run at the same time.
+    An edge's are the sums over its SENDs and RECVs, of which several run at the same time. "constants" are those that
+    kernels stream, and those that arrive as blocks.
     """
     queues = {queue.name: {"descriptors": 0, "busy_cycles": 0} for queue in Queue}
     edges = defaultdict[str, dict[str, int]](lambda: dict.fromkeys(_EDGE, 0))
     for d in program.code:
-        cycles = duration(d, program.kernels[d.k] if d.op == Op.COMPUTE else None, target)
+        known = _block_bytes(d, program) if from_const(d, target) else None
+        cycles = duration(d, program.kernels[d.k] if d.op == Op.COMPUTE else None, target, known)
         queue = queues[d.queue.name]
         queue["descriptors"] += 1
         queue["busy_cycles"] += cycles
-        if d.op in (Op.SEND, Op.RECV):
+        if d.op in (Op.SEND, Op.RECV) and not from_const(d, target):
             edge, way = edges[edge_name(d, program)], "send" if d.op == Op.SEND else "receive"
             edge[f"{way}s"] += 1
             edge[f"{way}_cycles"] += cycles
@@ -148,7 +151,36 @@ def schedule_facts(report: Report, program: UnitProgram, target: Target) -> dict
         **asdict(report.schedule),
         "queues": queues,
         "edges": [{"edge": name, **edge} for name, edge in edges.items()],
+        "constants": _constants(program, target),
     }
+
+
+def from_const(d: Descriptor, target: Target) -> bool:
+    """Whether it receives constants, and nothing of an edge."""
+    return d.op == Op.RECV and memory_at(d.src, target).kind == "const"
+
+
+def _constants(program: UnitProgram, target: Target) -> dict[str, Any]:
+    """What kernels stream of section CONST, and what they receive as blocks: bytes dense and sent, tiles by codec."""
+    kernels = [program.kernels[d.k] for d in program.code if d.op == Op.COMPUTE]
+    streams = [n for kernel in kernels for memory, n in streamed_bytes(kernel, target) if memory.kind == "const"]
+    loads = [d for d in program.code if from_const(d, target)]
+    tiles = Counter[str]()
+    for d in loads:
+        tiles[CODECS[d.codec]] += d.tiles
+    return {
+        "streamed_bytes": sum(streams),
+        "dense_bytes": sum(d.dense_bytes for d in loads),
+        "sent_bytes": sum(_block_bytes(d, program) for d in loads),
+        "tiles": dict(tiles),
+    }
+
+
+def _block_bytes(d: Descriptor, program: UnitProgram) -> int:
+    """Of the blocks that a RECV from const reads. Raises: CompileError SCC096, SCC098, SCC099."""
+    first = d.src & OFFSET_MASK
+    rooms = (program.constants[first + i * d.src_st1 :] for i in range(d.tiles))
+    return sum(Header.parse(room[:HEADER_BYTES]).block_bytes for room in rooms)
 
 
 _EDGE = ("sends", "send_cycles", "receives", "receive_cycles", "payload_bytes")
@@ -163,7 +195,16 @@ def schedule_tables(facts: Mapping[str, Any]) -> RenderableType:
         ("lower bound", f"{number(bound)} cycles; the schedule is {gap} above it"),
         ("found by", facts["method"]),
     ]
+    rows.append(("constants", _constants_text(facts["constants"])))
     return Group(table(f"schedule for {facts['target']}", FACTS, rows), _queues(facts, makespan), _edges(facts))
+
+
+def _constants_text(facts: Mapping[str, Any]) -> str:
+    text = f"{data_size(facts['streamed_bytes'])} streamed by kernels"
+    if facts["dense_bytes"]:
+        tiles = ", ".join(f"{count} {codec}" for codec, count in facts["tiles"].items())
+        text += f"; {data_size(facts['dense_bytes'])} -> {data_size(facts['sent_bytes'])} in blocks ({tiles})"
+    return text
 
 
 def _queues(facts: Mapping[str, Any], makespan: int) -> Table:

@@ -93,7 +93,7 @@ def record(artifact: Artifact, inputs: Mapping[str, Array]) -> Recording:
                 rooms = [self.memories.view(d.dst + i * d.dst_st1, d.dst_st1).tobytes() for i in range(d.tiles)]
                 blocks = tuple(room[: Header.parse(room[:16]).block_bytes] for room in rooms)
                 under_way[d.dst] = Chunk(Codec(d.codec), dense.view(np.float32).reshape(d.tiles, d.tile_n), blocks)
-            if d.op == Op.RECV:
+            if d.op == Op.RECV and d.src in under_way:  # else of constants
                 found = self.memories.view(d.dst, d.run_bytes).copy().view(np.float32)
                 arrivals.append((d, under_way[d.src], found))
             return moved_bytes

@@ -41,8 +41,8 @@ class Huffman:
         flags, body = 0, encode_mask(indices, n) if len(indices) < n else b""
         for i in range(bits.itemsize):
             plain = planes[:, i].tobytes()
-            coded = encode_plane(planes[:, i]) if plain else b""
-            shorter = bool(plain) and len(coded) < len(plain)
+            coded = encode_plane(planes[:, i]) if _may_shrink(planes[:, i]) else plain
+            shorter = len(coded) < len(plain)
             flags |= shorter << i
             body += coded if shorter else plain
         return flags, body
@@ -67,6 +67,14 @@ class Huffman:
         if start != len(body):
             raise impossible(f"the HUFFMAN block goes on for {len(body) - start} B after its last value")
         return indices, planes.view(header.dtype.bits).reshape(count)
+
+
+def _may_shrink(plane: Plane) -> bool:
+    """False only where no code is short enough: none beats the entropy (Shannon), which is far quicker to find."""
+    counts = np.bincount(plane, minlength=1)
+    counts = counts[counts > 0]
+    bits = float((counts * np.log2(len(plane) / counts)).sum())
+    return TABLE_BYTES + bits / 8 < len(plane) + 1  # 1: far beyond rounding
 
 
 def encode_plane(plane: Plane) -> bytes:

@@ -16,10 +16,22 @@ from sparsecc.backends.scu.tasks import Task, TaskGraph
 from sparsecc.backends.scu.unit_program import UnitProgram
 
 from .assemble import assemble
-from .graph import Schedule
-from .search import schedule
+from .graph import ALIGN_BYTES, Problem, Schedule, aligned, problem_of
+from .lists import check_fits
+from .search import listed, schedule
 
-__all__ = ["Schedule", "assemble", "schedule", "schedule_dma"]
+__all__ = [
+    "ALIGN_BYTES",
+    "Problem",
+    "Schedule",
+    "aligned",
+    "assemble",
+    "check_fits",
+    "listed",
+    "problem_of",
+    "schedule",
+    "schedule_dma",
+]
 
 
 def schedule_dma(

@@ -47,8 +47,8 @@ def schedule(graph: TaskGraph, target: Target, cycles: Callable[[Task], int], se
     )
 
 
-def _shortest(problem: Problem, seconds: float) -> tuple[list[int], int, str]:
-    """Starts, a lower bound on the makespan, and what found them."""
+def listed(problem: Problem) -> tuple[list[int], str]:
+    """Starts of the shortest list schedule, and which one it is; for a problem that ``check_fits`` accepts."""
     given = list(range(len(problem.cycles)))
     tail = tails(problem)
     urgent = sorted(given, key=lambda i: -tail[i])
@@ -58,9 +58,14 @@ def _shortest(problem: Problem, seconds: float) -> tuple[list[int], int, str]:
         "given order": list_schedule(problem, given, given, in_order=True),
     }
     method = min(candidates, key=lambda name: makespan_of(problem, candidates[name]))
-    listed = candidates[method]
-    start, bound = improve(problem, listed, lower_bound(problem), seconds)
-    return start, bound, method if start == listed else f"{method}; CP-SAT windows"
+    return candidates[method], method
+
+
+def _shortest(problem: Problem, seconds: float) -> tuple[list[int], int, str]:
+    """Starts, a lower bound on the makespan, and what found them."""
+    draft, method = listed(problem)
+    start, bound = improve(problem, draft, lower_bound(problem), seconds)
+    return start, bound, method if start == draft else f"{method}; CP-SAT windows"
 
 
 def _places(

@@ -67,10 +67,10 @@ def test_only_a_lack_of_room_is_no_error(
 ) -> None:
     """``fits``: or fails for another reason."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise CompileError.of(code, "no")
 
-    monkeypatch.setattr(module, "schedule_dma", refuse)
+    monkeypatch.setattr(module, "scheduled", refuse)
     if fits:
         with pytest.raises(CompileError, match=f"{code}.*: no"):
             compiled(tmp_path, link_bytes=896)

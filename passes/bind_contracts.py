@@ -69,7 +69,7 @@ def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
         contracts, maps = load_contracts(options.settled) if isinstance(options.settled, Path) else options.settled
         if found := [finding for contract in contracts for finding in unit.check_contract(program, contract)]:
             raise CompileError(found)
-        return given(program, contracts, maps, unit.block_bytes(program))
+        return given(program, contracts, maps, unit.block_bytes(program), unit.limits(program))
     verify_calibrated(options)
     if options.calibration is not None:
         return _negotiated(program, options.calibration, options.budget, options, unit)

@@ -11,6 +11,7 @@ from .codecs import Codec, Dtype, smallest_exact, worst_case_bytes
 from .descriptor import Descriptor, Flag, Op, Queue, flags
 from .lower import CHUNKS_IN_LINK
 from .machine import Target
+from .spill import block_memory
 from .timing import duration
 
 
@@ -24,19 +25,20 @@ def block_cycles(target: Target, allowed: Sequence[Codec], elems: int, share_q16
     """Of a SEND and one RECV, on idle units and one after the other.
 
     A tile of full length takes its part of a descriptor with as many tiles as lowering gives to one; a shorter one has
-    a descriptor of its own. Left out: further receivers, and what the schedule overlaps.
+    a descriptor of its own. A block that is longer than the link's buffer goes through DRAM. Left out: further
+    receivers, and what the schedule overlaps.
     """
     codec, k = _codec(allowed, elems, share_q16)
     block = worst_case_bytes(codec, elems, k, Dtype.FLOAT32)
     room = target.the("link").bytes // CHUNKS_IN_LINK
     tiles = max(1, room // block) if elems == target.selector.tile_elems else 1
-    link = target.the("link").address
+    between = target.memory[block_memory(target, block)].address
     ends = sorted(memory.address for memory in target.memory.values() if memory.kind == "scratchpad")
     shape = {"dtype": Dtype.FLOAT32, "codec": codec, "k": k, "tile_n": elems, "tiles": tiles}
     shape |= {"run_bytes": WIDTH * elems * tiles, "reps1": 1, "reps2": 1}
     keys = Flag.WIDE_KEYS if k < elems else Flag(0)
-    send = Descriptor(Op.SEND, flags(Queue.OUT) | keys, src=ends[0], dst=link, dst_st1=block, **shape)
-    receive = Descriptor(Op.RECV, flags(Queue.IN), src=link, dst=ends[-1], src_st1=block, **shape)
+    send = Descriptor(Op.SEND, flags(Queue.OUT) | keys, src=ends[0], dst=between, dst_st1=block, **shape)
+    receive = Descriptor(Op.RECV, flags(Queue.IN), src=between, dst=ends[-1], src_st1=block, **shape)
     return -(-(duration(send, None, target) + duration(receive, None, target)) // tiles)
 
 

@@ -10,6 +10,7 @@ from sparsecc.diagnostics import CompileError, Where
 
 from .codecs import Codec, Dtype, smallest_exact, worst_case_bytes
 from .descriptor import Flag
+from .machine import Target
 from .unit_program import Contract
 
 WIDTH = Dtype.FLOAT32.width_bytes
@@ -48,12 +49,21 @@ class Ranking:
     load: bytes | None = None
 
 
+def without_zeros(target: Target) -> Codec:
+    """The codec of a tensor less its zeros: of those that the target has, and that leave elements out, the one whose
+    block is shortest where there are none; RAW if it has no such.
+    """
+    able = [codec for codec in (Codec.BITMASK, Codec.INDEX, Codec.RUN) if codec.name.lower() in target.codecs]
+    n = target.selector.tile_elems
+    return min(able, key=lambda codec: worst_case_bytes(codec, n, n, Dtype.FLOAT32), default=Codec.RAW)
+
+
 @dataclass(frozen=True)
 class Sending:
     """``rows`` samples of ``elems`` elements. ``numbers`` are the attributes of the edge's keep_top; none: all is sent.
 
-    ``ranking``: by what, None if no map changes the order. ``register``: of a k that moves. ``lossless`` leaves out
-    the zeros of what has no contract.
+    ``ranking``: by what, None if no map changes the order. ``register``: of a k that moves. ``lossless``: the codec of
+    what has no contract, if its zeros are left out; None: it is sent whole.
     """
 
     name: str
@@ -62,7 +72,7 @@ class Sending:
     tile_elems: int
     numbers: Mapping[str, int]
     codecs: Sequence[Codec]
-    lossless: bool
+    lossless: Codec | None
     ranking: Ranking | None
     fill: int  # field of SEND and RECV
     register: int
@@ -110,8 +120,8 @@ class Sending:
         return keep_elems(n, self.numbers["share_hi_q16" if self.moves else "share_q16"])
 
     def _codec(self, n: int, k: int, moves: bool) -> Codec:
-        if self.lossless and k == n:
-            return Codec.BITMASK
+        if self.lossless is not None and k == n:
+            return self.lossless
         allowed = [codec for codec in self.codecs if codec != Codec.RAW] if moves else self.codecs
         codec = smallest_exact(n, k, Dtype.FLOAT32, allowed)
         if codec is None:
@@ -131,7 +141,7 @@ class Sending:
         flags = Flag(0)
         if ranked and self.numbers["key_bits"] == 16:
             flags |= Flag.WIDE_KEYS
-        if (self.numbers.get("skip_zero") or (not self.numbers and self.lossless)) and codec != Codec.RAW:
+        if (self.numbers.get("skip_zero") or (not self.numbers and self.lossless is not None)) and codec != Codec.RAW:
             flags |= Flag.SKIP_ZERO
         if ranking is None:
             return flags, {}

@@ -1,7 +1,8 @@
 """Program -> TaskGraph: stages on compute tiles, edges as blocks over the link.
 
 Stage i runs on tile i modulo their number, node by node, one kernel each, from scratchpad to scratchpad. A tensor that
-another stage reads goes over the link: with a contract as blocks of its k, without one whole.
+another stage reads goes over the link: with a contract as blocks of its k, without one whole. Where the link's buffer
+cannot hold a block of an edge, they spill: they go through DRAM.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .chunks import WIDTH, Ranking, Sending
+from .chunks import WIDTH, Ranking, Sending, without_zeros
 from .codecs import Codec, Dtype
 from .descriptor import Op, Queue
 from .machine import Target
 from .map_space import MapSpace
 from .pieces import chain_granularity, chain_to, piece_of
+from .spill import block_memory, tile_of_everything
 from .static import Static, specialise
 from .tasks import Buffer, Call, Part, Task, TaskGraph
 from .unit_program import MAX_OPERANDS, Contract
@@ -85,7 +87,8 @@ def lower(
     """All that the unit does for one sample.
 
     ``codecs`` are those that payloads may have. ``lossless`` sends edges that have no contract without their zeros, in
-    blocks of varying length, instead of whole. ``maps`` of edges are renewed from what arrives (map_updates).
+    blocks of varying length (of any codec that the target has), instead of whole. ``maps`` of edges are renewed from
+    what arrives (map_updates).
     Raises: CompileError (SCC113 a kernel with more tensors than a KTAB record holds; SCC120 a contract that no codec
     carries; SCC124 no room for maps), and what ``generate`` raises.
     """
@@ -319,6 +322,7 @@ class _Lowering:
         self.meta["edges"].append(name)
         sending = self._sending(edge, name, _bytes(source.meta["val"]))
         chunks = list(sending.chunks(link.bytes // CHUNKS_IN_LINK))
+        memory = block_memory(self.target, max(chunk.block_bytes for chunk in chunks))
         entry = len(self.contracts)
         if sending.moves:
             self.contracts.append(sending.contract)
@@ -333,7 +337,7 @@ class _Lowering:
             if chunk.opens:
                 load = {"contract": sending.register, "k": entry, "tag": number}
                 self.tasks.append(Task(f"{source.name}:contract{i}", Op.CONTRACT, Queue.CONFIG, fields=load, edge=name))
-            blocks = self._buffer(f"{source.name}:blocks{i}", self._link_name(), chunk.tiles * chunk.block_bytes)
+            blocks = self._buffer(f"{source.name}:blocks{i}", memory, chunk.tiles * chunk.block_bytes)
             fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
             fields |= {"fill": sending.fill, "tiles": chunk.tiles, "run_bytes": chunk.bytes}
             fields |= {"reps1": 1, "reps2": 1, "tag": number}
@@ -350,9 +354,6 @@ class _Lowering:
                 part = Part(received[0].buffer, row * row_bytes, row_bytes)
                 self.tasks.append(Task(f"{name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
 
-    def _link_name(self) -> str:
-        return next(name for name, memory in self.target.memory.items() if memory.kind == "link")
-
     def _sending(self, edge: Edge, name: str, bytes_: int) -> Sending:
         node, rows, elems, numbers = edge.node, 1, bytes_ // WIDTH, dict[str, int]()
         if node.target in KEEP_TOPS:
@@ -361,7 +362,9 @@ class _Lowering:
             shape: torch.Size = node.meta["val"].shape
             rows = shape[: numbers["axis"]].numel()
             elems //= rows
-        tile_elems = min(numbers.get("tile_elems", self.target.selector.tile_elems), elems)
+        lossless = without_zeros(self.target) if self.lossless else None
+        whole = tile_of_everything(self.target, Codec.RAW if lossless is None else lossless, elems)
+        tile_elems = min(numbers.get("tile_elems", whole), elems)
         return Sending(
             name=name,
             rows=rows,
@@ -369,7 +372,7 @@ class _Lowering:
             tile_elems=tile_elems,
             numbers=numbers,
             codecs=self.codecs,
-            lossless=self.lossless,
+            lossless=lossless,
             ranking=self._ranking(node, name, numbers, elems, tile_elems) if numbers else None,
             fill=int(self._constant_of(node, 2).view(np.uint32)[0]) >> 16 if numbers else 0,  # the rest is 0
             register=len(self.contracts) % self.target.command.contracts,

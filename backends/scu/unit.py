@@ -20,9 +20,11 @@ from sparsecc.progress import step
 from .block_costs import block_bytes, block_cycles
 from .codecs import FIXED, Codec
 from .coded_constants import code_constants
+from .descriptor import Op
 from .lower import KernelCode, lower
 from .machine import Target, load_target, scu_v1
 from .schedule import Schedule, schedule_dma
+from .schedule.graph import lines_bytes
 from .task_cycles import task_cycles
 from .tasks import TaskGraph
 from .tile_code import TileCode
@@ -64,8 +66,8 @@ class SCUnit:
         return functools.cache(functools.partial(block_cycles, target_of(program), codecs_of(program)))
 
     def limits(self, program: Program) -> EdgeLimits:
-        """Blocks pass through the link's buffer one after the other: what a share decides is whether one fits."""
-        return EdgeLimits(max_block_bytes=target_of(program).the("link").bytes)
+        """Blocks pass through the link's buffer one after the other: a share decides whether one fits, or spills."""
+        return EdgeLimits(max_block_bytes=lines_bytes(target_of(program).the("link")))
 
     def check_contract(self, program: Program, contract: Contract) -> Iterator[Diagnostic]:
         target, key = target_of(program), contract.key
@@ -87,7 +89,7 @@ class SCUnit:
         program.facts[TaskGraph], program.facts[TileCode] = graph, code
         counts = Counter(task.op.name for task in graph.tasks)
         did = ", ".join(f"{count} {op}" for op, count in counts.items())
-        return [Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}")]
+        return [Note("output", f"{len(graph.tasks)} tasks for {target.name}: {did}"), *_spills(graph, target)]
 
     def schedule_dma(self, program: Program) -> Sequence[Note]:
         """Raises: CompileError SCC083 without tasks, SCC111 and SCC112 of the scheduler; PassBug if the verifier finds
@@ -117,6 +119,14 @@ def codecs_of(program: Program) -> tuple[Codec, ...]:
     wanted = (program.fact(ContractOptions) or ContractOptions()).codecs
     names = {"raw", *(wanted or target_of(program).codecs)}
     return tuple(codec for codec in FIXED if codec.name.lower() in names)
+
+
+def _spills(graph: TaskGraph, target: Target) -> Iterator[Note]:
+    """A note per edge whose blocks go through DRAM."""
+    link = target.the("link")
+    sends = [(task.edge, graph.buffers[task.dst.buffer]) for task in graph.tasks if task.op == Op.SEND and task.dst]
+    for edge in dict.fromkeys(edge for edge, blocks in sends if target.memory[blocks.memory] != link):
+        yield Note(edge, f"its blocks go through DRAM: the link's buffer holds {link.bytes} B, too few for one")
 
 
 def scheduled(graph: TaskGraph, target: Target, *, coded: bool) -> tuple[UnitProgram, Schedule]:

@@ -11,7 +11,7 @@ from sparsecc.program import Program, where
 from .contract import Contract
 from .keys import Key
 from .maps import SensitivityMap, uniform_map
-from .negotiation import BlockCost, EdgeLimits, Wishes, edge_cost, negotiate_edge, why_whole
+from .negotiation import BlockCost, EdgeLimits, Wishes, edge_cost, negotiate_edge, spill_noted, why_whole
 from .procedure import FLOAT32_BYTES
 from .settled import EdgeRecord, Settled
 from .stages import Edge, assign_stages, edges
@@ -21,7 +21,7 @@ from .topk import WHOLE
 def uniform(program: Program, share_q16: int, payload_bytes: BlockCost, limits: EdgeLimits, tile_elems: int) -> Settled:
     """The same share on every edge, by magnitude alone, as far as the unit's memory allows.
 
-    Raises: CompileError SCC048 for an edge of which not even one element a tile fits.
+    Raises: CompileError SCC048 for an edge of which not even one element a tile suits the limits.
     """
     contracts, log, measured = list[Contract](), list[EdgeRecord](), uniform_map()
     least = Wishes(receiver_mass=0.0)
@@ -43,7 +43,7 @@ def uniform(program: Program, share_q16: int, payload_bytes: BlockCost, limits: 
             share, binding = WHOLE, reason
         contract = Contract.fixed(edge.name, Key("float32"), share, tile_elems=offer.tile_elems)
         contracts.append(contract)
-        log.append(_record(contract, elems, binding, payload_bytes))
+        log.append(_record(contract, elems, binding, limits, payload_bytes))
     return Settled(tuple(contracts), {c.edge: measured for c in contracts}, tuple(log))
 
 
@@ -52,8 +52,9 @@ def given(
     contracts: Sequence[Contract],
     maps: Mapping[str, SensitivityMap],
     payload_bytes: BlockCost,
+    limits: EdgeLimits | None = None,
 ) -> Settled:
-    """Contracts as they are.
+    """Contracts as they are; where their blocks are beyond the ``limits``, the log tells that they spill.
 
     Raises: CompileError SCC044 unless they are on the edges of the Program, all of them.
     """
@@ -67,7 +68,10 @@ def given(
             f"the contracts are not for this model: {what}",
             help="give contracts that were settled for it, or its fine-tuned weights; or negotiate new ones",
         )
-    log = [_record(contract, sized[contract.edge], "given", payload_bytes) for contract in contracts]
+    log = [
+        _record(contract, sized[contract.edge], "given", limits or EdgeLimits(), payload_bytes)
+        for contract in contracts
+    ]
     return Settled(tuple(contracts), maps, tuple(log))
 
 
@@ -78,7 +82,8 @@ def _sized(program: Program) -> list[tuple[Edge, int]]:
     return [(edge, int(sizes[edge.name][1:].numel())) for edge in cut]
 
 
-def _record(contract: Contract, elems: int, binding: str, payload_bytes: BlockCost) -> EdgeRecord:
+def _record(contract: Contract, elems: int, binding: str, limits: EdgeLimits, payload_bytes: BlockCost) -> EdgeRecord:
+    tile_elems = min(elems, contract.tile_elems)
     return EdgeRecord(
         edge=contract.edge,
         elems=elems,
@@ -88,7 +93,7 @@ def _record(contract: Contract, elems: int, binding: str, payload_bytes: BlockCo
         lo_q16=None,
         hi_q16=None,
         settled_q16=contract.share_q16,
-        binding=binding,
+        binding=spill_noted(binding, tile_elems, contract.share_hi_q16, limits, payload_bytes),
         degradation=None,
         dense_bytes=FLOAT32_BYTES * elems,
         settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16),

@@ -4,15 +4,18 @@
 2. The receiver adjusts it to what it needs at least, the share that would keep ``receiver_mass`` of its own map (the
    map of what it sends on itself; of the last layers, that of the edge), and what its buffer and its time allow.
 3. Where that leaves nothing and the buffer for one block is what is short, the receiver offers a tile of half the
-   size, down to 64 elements; else the negotiation fails with the reason.
+   size, down to 64 elements. At last it offers that blocks spill: they wait in another memory, in tiles of full size,
+   and may have any length.
+4. Else the negotiation fails with the reason.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +31,7 @@ shares rise, but for the last step, to everything."""
 LEAST_TILE_ELEMS = 64
 NO_CODEC = "RAW: no codec makes it smaller"
 NO_CYCLES = "RAW: a contract saves no cycles"
+SPILL = "spill: a block is longer than its buffer"
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def least_share(sensitivity: Bytes, mass: float) -> int:
     return min(WHOLE, max(1, math.ceil(places / len(sensitivity) * WHOLE)))
 
 
-def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
+def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int, most_q16: int = WHOLE) -> int:
     """Of one sample: the sum over its tiles, the last of which may be shorter. Never falls as the share rises.
 
-    A share that takes no less than everything costs what everything does: then everything is sent (``why_whole``).
+    A share that takes no less than everything costs what everything does: then everything is sent (``why_whole``),
+    unless ``most_q16`` forbids that.
     """
-    return min(_sum(block_cost, elems, tile_elems, share) for share in {share_q16, WHOLE})
+    able = {share_q16, WHOLE} if most_q16 == WHOLE else {share_q16}
+    return min(_sum(block_cost, elems, tile_elems, share) for share in able)
 
 
 def _sum(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
@@ -93,6 +99,20 @@ def why_whole(
         if cost and edge_cost(cost, elems, tile_elems, share_q16) >= edge_cost(cost, elems, tile_elems, WHOLE):
             return reason
     return None
+
+
+def halves(tile_elems: int) -> Iterator[int]:
+    """The tiles that a receiver offers, one after the other."""
+    yield tile_elems
+    while tile_elems // 2 >= LEAST_TILE_ELEMS:
+        tile_elems //= 2
+        yield tile_elems
+
+
+def spill_noted(binding: str, tile_elems: int, share_q16: int, limits: EdgeLimits, payload_bytes: BlockCost) -> str:
+    """The binding constraint, and whether the blocks of such tiles spill."""
+    spills = limits.max_block_bytes is not None and payload_bytes(tile_elems, share_q16) > limits.max_block_bytes
+    return f"{binding}; {SPILL}" if spills else binding
 
 
 def negotiate_edge(
@@ -113,14 +133,16 @@ def negotiate_edge(
     """
     proposed = least_share(sender, wishes.sender_mass)
     needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
+    spilling = tile_elems, replace(limits, max_block_bytes=None)
+    offers = itertools.chain(((tile, limits) for tile in halves(tile_elems)), [spilling])
     while True:
-        caps = _caps(elems, min(tile_elems, elems), limits, payload_bytes, cycles)
+        tile_elems, allowed = next(offers)
+        caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles)
         binding = min(caps, key=lambda name: caps[name])
         if caps[binding] >= needed:
             break
-        if binding != "block buffer" or tile_elems // 2 < LEAST_TILE_ELEMS:
+        if binding != "block buffer":
             _fail(edge, elems, min(tile_elems, elems), needed, caps[binding], binding, limits, payload_bytes, where)
-        tile_elems //= 2
     hi = caps[binding]
     adjusted = min(max(min(proposed, caps["payload"]), needed), hi)
     reason = "sensitivity"
@@ -169,7 +191,6 @@ def _fail(
             f"{limits.max_received_bytes} B of the receiver's buffer",
             "give the receiver a larger buffer",
         ),
-        "block buffer": (f"{limits.max_block_bytes} B for the block of a tile", "give tiles a larger buffer"),
         "cycles": (f"{limits.max_cycles} cycles until all has arrived", "give the transfer more time"),
     }[binding]
     payload = edge_cost(payload_bytes, elems, tile_elems, needed)

@@ -26,7 +26,7 @@ from .joint import Joint, with_shares
 from .keys import MOST_SENSITIVE, Bytes, Key
 from .maps import SensitivityMap
 from .measures import choose_loss, main_output, quality_name
-from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge, why_whole
+from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge, spill_noted, why_whole
 from .replay import outputs
 from .sensitivity import measure_sensitivity, traversal_order
 from .settled import EdgeRecord, Settlement
@@ -97,13 +97,14 @@ def negotiate(
     maps = measure_sensitivity(program, cut, fitting, loss, orders, options.block, options.form, options.seed)
     sizes = reference.shapes(program)
     elems = {edge.name: int(sizes[edge.name][1:].numel()) for edge in cut}
+    allowed = {edge.name: (limits or {}).get(edge.name, EdgeLimits()) for edge in cut}
     offers = {
         edge.name: negotiate_edge(
             edge.name,
             elems[edge.name],
             maps[edge.name].sensitivity,
             _receivers(edge, cut, maps, stages),
-            (limits or {}).get(edge.name, EdgeLimits()),
+            allowed[edge.name],
             payload_bytes,
             cycles,
             options.tile_elems,
@@ -127,7 +128,17 @@ def negotiate(
     shares |= dict.fromkeys(late, WHOLE)
     reasons |= late
     log = tuple(
-        _record(name, offers[name], elems[name], share, curves.get(name), payload_bytes, budget, reasons.get(name))
+        _record(
+            name,
+            offers[name],
+            elems[name],
+            share,
+            curves.get(name),
+            payload_bytes,
+            allowed[name],
+            budget,
+            reasons.get(name),
+        )
         for name, share in shares.items()
     )
     settled = with_shares(whole, shares)
@@ -179,7 +190,7 @@ def _shares(
     terms = {
         name: Terms(
             curves[name],
-            functools.partial(edge_cost, block_cost, elems[name], offer.tile_elems),
+            functools.partial(edge_cost, block_cost, elems[name], offer.tile_elems, most_q16=offer.hi_q16),
             offer.lo_q16,
             offer.hi_q16,
         )
@@ -236,6 +247,7 @@ def _record(
     share: int,
     curve: Curve | None,
     payload_bytes: BlockCost,
+    limits: EdgeLimits,
     budget: Budget,
     why_whole: str | None,
 ) -> EdgeRecord:
@@ -252,7 +264,7 @@ def _record(
         lo_q16=offer.lo_q16,
         hi_q16=offer.hi_q16,
         settled_q16=share,
-        binding=why_whole or binding,
+        binding=spill_noted(why_whole or binding, min(elems, offer.tile_elems), share, limits, payload_bytes),
         degradation=None if curve is None else curve.at(share),
         dense_bytes=FLOAT32_BYTES * elems,
         settled_bytes=edge_cost(payload_bytes, elems, offer.tile_elems, share),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsecc.contracts import WHOLE, EdgeLimits, Wishes
-from sparsecc.contracts.negotiation import edge_cost, least_share, negotiate_edge
+from sparsecc.contracts.negotiation import edge_cost, least_share, negotiate_edge, spill_noted
 from sparsecc.diagnostics import CompileError
 
 from .nets import bytes_of
@@ -63,6 +63,36 @@ def test_a_smaller_tile_is_the_counter_offer() -> None:
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
     assert offer.tile_elems == 256  # half of 512 and 16 bytes of header take more than 700
     assert bytes_of(256, offer.lo_q16) <= 700
+
+
+def test_spilling_is_the_last_offer() -> None:
+    """Not even a tile of 64 fits: the tile is the first again, and the buffer for a block binds no more."""
+    limits = EdgeLimits(max_block_bytes=60)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
+    assert (offer.tile_elems, offer.lo_q16, offer.hi_q16, offer.binding) == (1024, WHOLE // 2, WHOLE, "sensitivity")
+    noted = [spill_noted("budget", n, WHOLE // 2, limits, bytes_of) for n in (16, 64)]
+    assert noted == ["budget", "budget; spill: a block is longer than its buffer"]
+    assert spill_noted("budget", 64, WHOLE, EdgeLimits(), bytes_of) == "budget"
+
+
+def test_spilling_lifts_no_other_limit() -> None:
+    limits = EdgeLimits(max_block_bytes=60, max_payload_bytes=8000)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
+    assert (offer.tile_elems, offer.hi_binding) == (1024, "payload")
+    assert edge_cost(bytes_of, 3000, offer.tile_elems, offer.hi_q16) <= 8000
+    limits = EdgeLimits(max_block_bytes=60, max_payload_bytes=1000)
+    with pytest.raises(CompileError, match=r"SCC048.*1000 B of the sender's buffer and link leave room for"):
+        negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
+
+
+def test_the_cost_of_everything_counts_only_where_everything_may_be_sent() -> None:
+    """As of cycles, where only a block of everything spills, to a memory that is faster than the link."""
+
+    def cycles(elems: int, share_q16: int) -> int:
+        return elems if share_q16 == WHOLE else 4 * elems * share_q16 // WHOLE
+
+    assert edge_cost(cycles, 64, 64, WHOLE // 2) == 64
+    assert edge_cost(cycles, 64, 64, WHOLE // 2, most_q16=WHOLE - 1) == 128
 
 
 def test_an_edge_that_no_contract_suits() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from recorded import Network, scheduled
+from programs import seeded
+from recorded import Network, compiled, scheduled
 from scu_networks import network_of, real
 from small_networks import SMALL
 
@@ -109,6 +111,28 @@ def test_dense_bytes_are_those_of_the_edges(name: str, request: pytest.FixtureRe
     whole = [int(edge["elems"]) for edge in tree["settlement"]["edges"]]  # type: ignore[index]
     blocks = [min(1024, elems - start) for elems in whole for start in range(0, elems, 1024)]
     assert tree["figures"]["dense"]["link_bytes"] == sum(-(-(16 + 4 * n) // 32) * 32 for n in blocks)
+
+
+def test_a_network_whose_blocks_spill(tmp_path: Path) -> None:
+    """The link holds no block at all, so all of them go through DRAM; on a usual link the same contracts."""
+    model, x = SMALL["concatenation"]()
+    calibration = {"inputs_0": seeded(32, *x.shape[1:], seed=5).numpy()}
+    found = dict[str, Artifact]()
+    for name, link_bytes in (("tiny", 48), ("usual", 0x8000)):
+        target = tmp_path / f"{name}.toml"
+        target.write_text(f'extends = "scu-v1"\nname = "{name}"\n[memory.link]\nbytes = {link_bytes}\n')
+        options = ContractOptions(calibration=calibration, bytes=0.4, target_file=target)
+        found[name] = compiled(model, [x[:1]], tmp_path / f"{name}.sparsecc", options).artifact
+    assert all(v.ok and v.max_relative_error is not None and v.max_relative_error < 1e-4 for v in verify(found["tiny"]))
+    assert close_to_the_bound(found["tiny"])
+    tiny, usual = (report(artifact) for artifact in found.values())
+    log: Any = tiny["settlement"]["edges"]
+    assert all(edge["binding"].endswith("; spill: a block is longer than its buffer") for edge in log)
+    for form in ("contracts", "dense"):
+        spilled, sent = tiny["figures"][form], usual["figures"][form]
+        assert spilled["link_bytes"] == 0 < sent["link_bytes"]
+        assert spilled["dram_bytes"] - sent["dram_bytes"] >= 2 * sent["link_bytes"]  # written, and read by each reader
+        assert spilled["energy_pj"] > sent["energy_pj"]
 
 
 # ---- everything kept -------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""A program beside its baselines, on machines that have no room for them."""
+"""A program beside its baselines, on machines that have little room for them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -33,31 +32,31 @@ def figures_of(artifact: Artifact) -> Figures:
     return from_json(artifact.file("scu/report.json").read_bytes(), "report.json").figures
 
 
-def test_contracts_fit_where_nothing_else_does(tmp_path: Path) -> None:
+def test_baselines_take_tiles_whose_blocks_fit(tmp_path: Path) -> None:
+    """Without a contract 200 elements are one tile, whose block of 832 B (896 B without zeros) has no room here."""
     found = figures_of(compiled(tmp_path, link_bytes=576))
-    assert (found.contracts.link_bytes, found.dense, found.zero_compression) == (448, None, None)
-    at = "at relu:send0, memory link has to hold"
-    assert found.does_not_fit == {
-        "dense": f"{at} 832 B at once and has 576 B for it: relu:blocks0 (832 B)",
-        "zero_compression": f"{at} 896 B at once and has 576 B for it: relu:blocks0 (896 B)",
-    }
-
-
-def test_one_baseline_may_fit_alone(tmp_path: Path) -> None:
-    artifact = compiled(tmp_path, link_bytes=832)
-    found = figures_of(artifact)
-    assert found.dense is not None
-    assert found.dense.link_bytes == 832
-    assert found.zero_compression is None
-    assert list(found.does_not_fit) == ["zero_compression"]
-    tree = json.loads(artifact.file("scu/report.json").read_text())
-    assert tree["figures"]["zero_compression"] is None
-
-
-def test_both_fit(tmp_path: Path) -> None:
-    found = figures_of(compiled(tmp_path, link_bytes=896))
+    assert found.does_not_fit == {}
     assert found.dense is not None
     assert found.zero_compression is not None
+    assert found.contracts.link_bytes == 448
+    assert found.dense.link_bytes == 544 + 320  # RAW of 128 and 72 elements
+    assert 0 < found.zero_compression.link_bytes <= 576 + 352  # BITMASK of them, at most
+
+
+def test_what_fits_in_no_tile_spills(tmp_path: Path) -> None:
+    """RAW of 64 elements has 288 B: a contract with fewer elements fits the link, the baselines go through DRAM."""
+    found, roomy = (figures_of(compiled(tmp_path, link_bytes)) for link_bytes in (256, 832))
+    assert found.dense is not None
+    assert roomy.dense is not None
+    assert found.zero_compression is not None
+    assert (found.contracts.link_bytes, found.dense.link_bytes, found.zero_compression.link_bytes) == (256, 0, 0)
+    assert found.dense.dram_bytes - roomy.dense.dram_bytes == 2 * 832  # written and read
+
+
+def test_a_roomy_link(tmp_path: Path) -> None:
+    found = figures_of(compiled(tmp_path, link_bytes=896))
+    assert found.dense is not None
+    assert found.dense.link_bytes == 832
     assert found.does_not_fit == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,14 +138,28 @@ def test_a_cycles_budget() -> None:
     assert any(text.endswith("budget of cycles") for text in notes.values())
 
 
-def test_a_memory_too_small_names_the_edge_and_the_constraint(tmp_path: Path) -> None:
-    with pytest.raises(CompileError) as caught:
-        compiled(keep=0.5, target_file=toml(tmp_path, "[memory.link]\nbytes = 16"))
-    assert str(caught.value).startswith(
-        "error[SCC048]: no contract suits edge relu: its receiver needs 0.0% of 200 elements, 128 B a sample, but 16 B "
-        "for the block of a tile leave room for none\n"
+def test_blocks_spill_where_the_link_holds_none(tmp_path: Path) -> None:
+    """The same contracts as on a large link, through DRAM; given ones likewise."""
+    tiny = toml(tmp_path, "[memory.link]\nbytes = 16")
+    result = compiled(keep=0.5, target_file=tiny)
+    assert set(reasons(result).values()) == {
+        "50.0% of 200 elements, 800 B -> 448 B: share to keep; spill: a block is longer than its buffer",
+        "50.0% of 72 elements, 288 B -> 192 B: share to keep; spill: a block is longer than its buffer",
+    }
+    (lowered,) = (record for record in result.manifest.passes if record.name == "lower-transfers")
+    assert {note.node: note.text for note in lowered.notes if note.node != "output"} == dict.fromkeys(
+        ("relu", "relu_1"), "its blocks go through DRAM: the link's buffer holds 16 B, too few for one"
     )
-    assert str(caught.value).endswith("help: give tiles a larger buffer in the target file (--target-file)")
+    roomy = compiled(keep=0.5)
+    assert result.files["model.onnx"] == roomy.files["model.onnx"]
+    found, usual = (json.loads(r.files["scu/report.json"])["figures"]["contracts"] for r in (result, roomy))
+    assert (found["link_bytes"], usual["link_bytes"]) == (0, 448 + 192)
+    assert found["dram_bytes"] - usual["dram_bytes"] == 2 * (448 + 192)  # written, and read once
+
+    path = compiled(keep=0.5).save(tmp_path / "roomy.sparsecc").path
+    again = compiled(settled=path, target_file=tiny)
+    assert all(text.endswith("given; spill: a block is longer than its buffer") for text in reasons(again).values())
+    assert again.files["scu/program.scu"] == result.files["scu/program.scu"]
 
 
 def test_contracts_of_an_artifact_are_taken_up_again(tmp_path: Path) -> None:

@@ -37,16 +37,16 @@ class Renewed:
 def update_fields(elems: int, entries: int, block: int, most_tile_elems: int) -> dict[str, int]:
     """The fields of an SMAP_UPD over a sample of ``elems`` in traversal order.
 
-    A map that is shorter than the sample repeats. Then the stream is read entry by entry: all elements of the first,
-    then all of the next.
+    A map that is shorter than the sample repeats. Then the stream has entry after entry: all elements of the first,
+    then all of the next. (The unit reads neighbouring entries together: timing.)
     """
     tile_n = next(n for n in range(min(most_tile_elems, elems), 0, -1) if elems % n == 0)
     fields = {"dtype": int(Dtype.FLOAT32), "tile_n": tile_n, "tiles": elems // tile_n}
     width, repeats = Dtype.FLOAT32.width_bytes, max(1, elems // (entries * block))
-    if repeats == 1:
-        return fields | {"run_bytes": width * elems, "reps1": 1, "reps2": 1, "dst_st2": block}
+    if 1 in (repeats, entries):
+        return fields | {"run_bytes": width * elems, "reps1": 1, "reps2": 1, "dst_st2": block * repeats}
     runs = {"run_bytes": width * block, "reps1": repeats, "reps2": entries, "dst_st2": block * repeats}
-    return fields | runs | {"src_st1": width * block * entries, "src_st2": width * block if entries > 1 else 0}
+    return fields | runs | {"src_st1": width * block * entries, "src_st2": width * block}
 
 
 def renewed(program: UnitProgram) -> tuple[Renewed, ...]:

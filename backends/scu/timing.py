@@ -15,8 +15,10 @@ Cycles of a stage, for T tiles of N elements:
     packer     T * N / lanes; so the unpacker, of the same numbers
     tile       GEMM: Tile.gemm_cycles; k = 0: m * n / vector_lanes
 
-with every quotient rounded up. SEND with codec RAW has no key and no selector. COMPUTE streams those operands that are
-in const or dram, of which an element-wise kernel (k = 0) reads at most m * n elements each; its scratchpad keeps up.
+with every quotient rounded up. SEND with codec RAW has no key and no selector. COMPUTE streams its input, and those of
+its operands, that are in const or dram, of which an element-wise kernel (k = 0) reads at most m * n elements each; its
+scratchpad keeps up. SMAP_UPD reads a tensor along which the entries repeat by groups of entries, as many as there are
+lanes: its sums do not depend on the order, and each lane of the key unit has (an assumption) an accumulator of 32 bits.
 
 What this leaves out: contention for memory ports, refresh and row misses of DRAM, fetching ahead (every descriptor pays
 for its fetch), the alignment of runs to bursts, merging of adjacent runs. Cycles of a contract's entry in section CNTR
@@ -38,7 +40,7 @@ from .unit_program import Kernel
 
 DMA, KEY, SELECTOR, PACKER, UNPACKER, LINK = "dma", "key", "selector", "packer", "unpacker", "link"
 STREAMED = ("const", "dram")
-"""Kinds of memory whose operands a kernel waits for."""
+"""Kinds of memory for whose data a kernel waits."""
 CONTRACT_BYTES = 16
 
 
@@ -101,8 +103,10 @@ def digits(d: Descriptor, target: Target) -> int:
     return _quotient(16 if d.has(Flag.WIDE_KEYS) else 8, target.selector.digit_bits)
 
 
-def streamed_bytes(kernel: Kernel, target: Target) -> Iterator[tuple[Memory, int]]:
-    """What a kernel reads of each operand, and from where."""
+def kernel_reads(d: Descriptor, kernel: Kernel, target: Target) -> Iterator[tuple[Memory, int]]:
+    """What a kernel reads of its input and of each operand, and from where; input in const is as an operand there."""
+    source = memory_at(d.src, target)
+    yield source, operand_bytes(kernel, kernel.input_bytes) if source.kind in STREAMED else kernel.input_bytes
     for operand in kernel.operands:
         yield memory_at(operand.address, target), operand_bytes(kernel, operand.bytes)
 
@@ -126,8 +130,11 @@ def stages(d: Descriptor, kernel: Kernel | None, target: Target, payload_bytes: 
         return [_memory(memory_at(address, target), target, d.run_bytes, 1) for address in (d.src, d.dst)]
     if op == Op.SMAP_UPD:
         entries = _quotient(d.tiles * d.tile_n, d.dst_st2)
-        read = _memory(memory_at(d.src, target), target, d.run_bytes, d.reps1 * d.reps2)
-        return [read, _key(d, target), _memory(target.the("smap"), target, 2 * entries, 1)]  # read, then written
+        return [
+            _update_reads(d, target),
+            _key(d, target),
+            _memory(target.the("smap"), target, 2 * entries, 1),
+        ]  # read, then written
     if op == Op.CONTRACT:
         return [_memory(target.the("config"), target, CONTRACT_BYTES, 1)]
     if op == Op.NOP and d.has(Flag.PREDICATED):
@@ -158,7 +165,7 @@ def _compute(d: Descriptor, kernel: Kernel, target: Target) -> list[Stage]:
         work = _quotient(kernel.m * kernel.n, tile.vector_lanes)
     streams = [
         _memory(memory, target, read_bytes, 1)
-        for memory, read_bytes in streamed_bytes(kernel, target)
+        for memory, read_bytes in kernel_reads(d, kernel, target)
         if memory.kind in STREAMED and read_bytes
     ]
     stages = [Stage(f"tile{tile_of(d.dst, target)}", 0, work)]
@@ -174,6 +181,18 @@ def _memory(memory: Memory, target: Target, run_bytes: int, runs: int) -> Stage:
     beat = _quotient(min(run_bytes, dma.burst_bytes), memory.bytes_per_cycle)
     interval = max(beat, _quotient(memory.latency_cycles + beat, dma.outstanding_bursts))
     return Stage(DMA, memory.latency_cycles, beat + (bursts - 1) * interval)
+
+
+def _update_reads(d: Descriptor, target: Target) -> Stage:
+    """The source of an SMAP_UPD. Where runs of neighbouring entries are neighbours, as many are read as one as there
+    are lanes: each lane adds up an entry of its own.
+    """
+    run_bytes, reps2 = d.run_bytes, d.reps2
+    own_runs = d.dst_st2 * Dtype(d.dtype).width_bytes == run_bytes * d.reps1
+    if own_runs and d.src_st2 == run_bytes:
+        together = min(target.key.lanes, reps2)
+        run_bytes, reps2 = run_bytes * together, _quotient(reps2, together)
+    return _memory(memory_at(d.src, target), target, run_bytes, d.reps1 * reps2)
 
 
 def _link(d: Descriptor, target: Target, moved_bytes: int) -> list[Stage]:

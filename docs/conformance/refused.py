@@ -135,6 +135,7 @@ def programs() -> Iterator[Case]:
         "SCC101", "before", "a negative stride leaves the memory", copy | {"reps1": 2, "src_st1": -1, "dst_st1": 8}
     )
     yield case("SCC101", "kind", "COPY into const", copy | {"dst": CONST}, const=bytes(8))
+    yield case("SCC101", "input", "a kernel's input in dram", compute | {"src": DRAM}, kernels=[kernel])
     yield case("SCC101", "constants", "beyond section CONST", copy | {"src": CONST + 1}, const=bytes(8))
     yield case("SCC101", "map-range", "map entries beyond the map", update | {"smap": 16384 - 63})
     configure = descriptor(Op.CFGW, src=CONST, dst=CONFIG + 0x500, run_bytes=4)

@@ -43,6 +43,7 @@ from reference import PREDICATED, REGISTER, SCORED, Op
 
 def vectors() -> Iterator[Vector]:
     yield every_op()
+    yield constant_input()
     yield from registers()
     yield from order()
     yield from moving()
@@ -103,6 +104,16 @@ def every_op() -> Vector:
     )
     expect = [(TILE0, 128), (LINK, 64), (TILE1, 64), (SMAP, 16), (CONFIG + 0x50, 16), (CONFIG + 0x500, 32)]
     return Vector("every-op", "every operation, three queues, META and DBG", code, {DRAM: noise("image", 128)}, expect)
+
+
+def constant_input() -> Vector:
+    kernel = {"symbol": "copy_add_i8", "dtype": INT8, "m": 64, "n": 1, "k": 0, "input_bytes": 64, "output_bytes": 64}
+    code = program(
+        descriptor(Op.COMPUTE, KERNELS, k=0, src=CONST + 32, dst=TILE1),
+        kernels=[{**kernel, "operands": [(TILE1 + 64, 64)]}],
+        const=noise("constants", 96),
+    )
+    return Vector("constant-input", "a kernel's input in const", code, {TILE1 + 64: noise("image", 64)}, [(TILE1, 64)])
 
 
 def registers() -> Iterator[Vector]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from sparsecc.backends.scu.codecs import Codec, Dtype
 from sparsecc.backends.scu.descriptor import DESCRIPTOR_BYTES, Descriptor, Flag, Op
 from sparsecc.backends.scu.machine import DTYPES, Target
-from sparsecc.backends.scu.timing import CONTRACT_BYTES, digits, memory_at, streamed_bytes
+from sparsecc.backends.scu.timing import CONTRACT_BYTES, digits, kernel_reads, memory_at
 from sparsecc.backends.scu.unit_program import Kernel
 
 
@@ -65,9 +65,8 @@ def events(d: Descriptor, kernel: Kernel | None, target: Target, payload_bytes: 
 
 
 def _kernel_events(d: Descriptor, kernel: Kernel, target: Target) -> Iterator[tuple[str, int]]:
-    yield _read(d.src, target, kernel.input_bytes)
     yield _write(d.dst, target, kernel.output_bytes)
-    for memory, read_bytes in streamed_bytes(kernel, target):
+    for memory, read_bytes in kernel_reads(d, kernel, target):
         yield _read(memory.address, target, read_bytes)
     what = "mac" if kernel.k else "element-wise"
     yield f"{DTYPES[kernel.dtype]} {what}", kernel.m * kernel.n * max(kernel.k, 1)

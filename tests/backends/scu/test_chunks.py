@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sparsecc.backends.scu.chunks import Ranking, Sending
+from sparsecc.backends.scu.chunks import Ranking, Sending, without_zeros
 from sparsecc.backends.scu.codecs import FIXED, Codec
 from sparsecc.backends.scu.descriptor import Flag
+from sparsecc.backends.scu.machine import scu_v1
 from sparsecc.backends.scu.unit_program import Contract
 from sparsecc.diagnostics import CompileError
 
@@ -24,7 +26,7 @@ MOVING_K = FIXED_K | {
 
 def sending(numbers: dict[str, int], **more: Any) -> Sending:
     usual: dict[str, Any] = {"name": "relu", "rows": 2, "elems": 300, "tile_elems": 128, "codecs": FIXED}
-    usual |= {"lossless": False, "ranking": None, "fill": 0, "register": 3, "where": None}
+    usual |= {"lossless": None, "ranking": None, "fill": 0, "register": 3, "where": None}
     return Sending(numbers=numbers, **usual | more)
 
 
@@ -70,3 +72,19 @@ def test_only_raw_is_allowed(numbers: dict[str, int]) -> None:
         "error[SCC120]: the contract on relu keeps 32 of 128 elements, and no codec allowed (raw) leaves elements out\n"
         "  help: allow bitmask or index (--codecs), on a target that has them"
     )
+
+
+@pytest.mark.parametrize(
+    ("codecs", "codec"),
+    [
+        (("raw", "bitmask", "index", "run"), Codec.BITMASK),
+        (("raw", "index", "run"), Codec.RUN),
+        (("raw", "index"), Codec.INDEX),
+        (("raw",), Codec.RAW),
+    ],
+)
+def test_zero_compression_takes_what_the_target_has(codecs: tuple[str, ...], codec: Codec) -> None:
+    assert without_zeros(replace(scu_v1(), codecs=codecs)) == codec
+    (*_, chunk) = sending({}, lossless=codec).chunks(1 << 20)
+    assert (chunk.codec, chunk.k, chunk.tile_n) == (codec, 44, 44)
+    assert chunk.flags == (Flag(0) if codec == Codec.RAW else Flag.SKIP_ZERO)

@@ -8,6 +8,8 @@ from scu_programs import EVERY_OP, LINK, OUT, RUNS, TARGET, M, programs
 
 from sparsecc.backends.scu.codecs import Codec, Dtype, worst_case_bytes
 from sparsecc.backends.scu.descriptor import NO_FLAG, Descriptor, Flag, Op, Queue, flags
+from sparsecc.backends.scu.map_updates import update_fields
+from sparsecc.backends.scu.simulator.energy import events
 from sparsecc.backends.scu.timing import busy_cycles, duration, payload_bound, stages, tile_of, units
 from sparsecc.backends.scu.unit_program import Kernel, Operand, UnitProgram
 
@@ -98,6 +100,15 @@ def test_element_wise_kernels_read_one_element_of_an_operand_each() -> None:
     assert duration(COMPUTE, kernel(100, 64, 0), TARGET) == ISSUED + 400
 
 
+def test_a_kernel_streams_an_input_in_const_as_an_operand() -> None:
+    gather = replace(kernel(1, 64, 0), input_bytes=6400)  # 64 of the bytes of a table
+    assert duration(replace(COMPUTE, src=M["const"]), gather, TARGET) == SET_UP + 100 + 4
+    assert duration(COMPUTE, gather, TARGET) == ISSUED + 4
+    compute = replace(COMPUTE, src=M["const"])
+    assert ("const read", 64) in list(events(compute, gather, TARGET, 0))
+    assert ("tile0 read", 6400) in list(events(COMPUTE, gather, TARGET, 0))
+
+
 def test_a_kernel_runs_on_the_tile_of_its_destination() -> None:
     assert tile_of(M["tile1"], TARGET) == 1
     assert [s.unit for s in stages(COMPUTE, kernel(1, 1, 1), TARGET)] == ["tile1"]
@@ -120,6 +131,20 @@ def test_a_map_is_read_for_its_scores_and_read_and_written_for_an_update() -> No
     assert duration(update, None, TARGET) == SET_UP + 2 + 4 + 1 + 64
     scored = replace(send(flag=Flag.SCORED), dst_st2=1)
     assert duration(scored, None, TARGET) == duration(send(), None, TARGET) + 1  # 1024 B in 64 cycles, latency 1
+
+
+@pytest.mark.parametrize(("entries", "cycles"), [(64, 4096), (16, 4096), (20, 6552), (4, 4096), (1, 4096)])
+def test_an_update_reads_the_runs_of_neighbouring_entries_as_one(entries: int, cycles: int) -> None:
+    """16,384 floats of pixels, entry after entry. Groups of 16 entries are bursts of 4 cycles, the last may be shorter;
+    of 20 entries the group of 4 costs as much as a whole one.
+    """
+    fields = update_fields(16384 // entries * entries, entries, 1, 1024)
+    update = Descriptor(Op.SMAP_UPD, OUT, src=M["tile0"], **fields)
+    read = stages(update, None, TARGET)[0]
+    assert read.cycles == pytest.approx(cycles, abs=4)
+    if entries > 1:
+        apart = replace(update, src_st2=8)  # runs that have others between them are read one by one
+        assert stages(apart, None, TARGET)[0].cycles == update.tiles * update.tile_n
 
 
 @given(programs())

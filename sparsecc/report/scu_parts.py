@@ -15,7 +15,7 @@ from sparsecc.backends.scu.codecs import HEADER_BYTES, Header
 from sparsecc.backends.scu.descriptor import Descriptor, Op, Queue
 from sparsecc.backends.scu.machine import CODECS, OFFSET_MASK, Target
 from sparsecc.backends.scu.report_file import Report
-from sparsecc.backends.scu.timing import duration, memory_at, payload_bound, streamed_bytes
+from sparsecc.backends.scu.timing import duration, kernel_reads, memory_at, payload_bound
 from sparsecc.backends.scu.unit_program import UnitProgram
 from sparsecc.contracts.topk import WHOLE
 
@@ -162,14 +162,14 @@ def from_const(d: Descriptor, target: Target) -> bool:
 
 def _constants(program: UnitProgram, target: Target) -> dict[str, Any]:
     """What kernels stream of section CONST, and what they receive as blocks: bytes dense and sent, tiles by codec."""
-    kernels = [program.kernels[d.k] for d in program.code if d.op == Op.COMPUTE]
-    streams = [n for kernel in kernels for memory, n in streamed_bytes(kernel, target) if memory.kind == "const"]
+    computes = [(d, program.kernels[d.k]) for d in program.code if d.op == Op.COMPUTE]
+    reads = [read for d, kernel in computes for read in kernel_reads(d, kernel, target)]
     loads = [d for d in program.code if from_const(d, target)]
     tiles = Counter[str]()
     for d in loads:
         tiles[CODECS[d.codec]] += d.tiles
     return {
-        "streamed_bytes": sum(streams),
+        "streamed_bytes": sum(n for memory, n in reads if memory.kind == "const"),
         "dense_bytes": sum(d.dense_bytes for d in loads),
         "sent_bytes": sum(_block_bytes(d, program) for d in loads),
         "tiles": dict(tiles),

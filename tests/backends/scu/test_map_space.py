@@ -41,7 +41,7 @@ def test_every_element_of_every_send_finds_its_entry(
     space = MapSpace(target(room), {})
     space.ranked("relu", sensitivity, block, elems, tile_elems)
     smap, expected = np.frombuffer(bytes(space.entries), np.uint8), spread(sensitivity, block, elems)
-    sending = Sending("relu", 1, elems, tile_elems, numbers, FIXED, False, ranking, 0, 0, None)
+    sending = Sending("relu", 1, elems, tile_elems, numbers, FIXED, None, ranking, 0, 0, None)
     sent = 0
     for chunk in sending.chunks(1 << 20):
         assert chunk.start == 4 * sent

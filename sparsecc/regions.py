@@ -2,7 +2,8 @@
 
 A region computes the same function for every *item*: one sample of an image network, or one token (row) of a
 sequence. Inside it every value of one item is a matrix [channels, pixels]; the batch and the sequence length are
-only the number of items, which is why one artifact serves them all.
+only the number of items, which is why one artifact serves them all. Attention is a region of its own, whose items are
+samples: all rows of a sequence.
 
 ``describe`` is the single reader of ATen arguments: `partition-regions` asks it whether a node may enter a region,
 the backend asks it what to compute. It answers with an operation or with the reason why not.
@@ -19,10 +20,10 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from sparsecc.ops import UNPACK
+from sparsecc.ops import ATTENTION, UNPACK
 from sparsecc.program import same_sizes, schema
 
-Kind = Literal["image", "token"]
+Kind = Literal["image", "token", "attention"]
 Pair = tuple[int, int]
 aten = torch.ops.aten
 
@@ -118,7 +119,19 @@ class Reshape:
     x: fx.Node
 
 
-Op = Conv2d | Linear | LayerNorm | Activation | Add | Pool2d | Window | Reshape
+@dataclass(frozen=True)
+class Attention:
+    """As torch.ops.sparsecc.attention: rows [tokens, heads * size] per sample, and what is added to scores, or None."""
+
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    mask: fx.Node | None
+    heads: int
+    scale: float
+
+
+Op = Conv2d | Linear | LayerNorm | Activation | Add | Pool2d | Window | Reshape | Attention
 
 
 def describe(node: fx.Node) -> Op | Refusal:
@@ -141,6 +154,8 @@ def kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
             return frozenset({"image"})
         case LayerNorm():
             return frozenset({"token"})
+        case Attention():
+            return frozenset({"attention"})
         case Reshape():
             return frozenset({"image"}) if tensor(op.x).dim() == 4 else frozenset({"token"})
         case Linear() | Activation() | Add():
@@ -279,6 +294,12 @@ def _add(node: fx.Node, a: Arguments) -> Op | Refusal:
     return Add(x, y)
 
 
+def _attention(_: fx.Node, a: Arguments) -> Op | Refusal:
+    q, k, v = (cast(fx.Node, a[name]) for name in "qkv")
+    mask, heads = cast("fx.Node | None", a["mask"]), cast(int, a["heads"])
+    return Attention(q, k, v, mask, heads, cast(float, a["scale"]))
+
+
 def _max_pool(_: fx.Node, a: Arguments) -> Op | Refusal:
     kernel = _pair(a["kernel_size"])
     if _pair(a["dilation"]) != (1, 1) or a["ceil_mode"]:
@@ -360,4 +381,5 @@ _READERS: dict[Callable[..., object], Callable[[fx.Node, Arguments], Op | Refusa
     aten.flatten.using_ints: _reshape,
     aten.view.default: _reshape,
     aten.reshape.default: _reshape,
+    ATTENTION: _attention,
 }

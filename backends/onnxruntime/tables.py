@@ -127,5 +127,5 @@ class _Tables:
 
 
 def _row_axes(plan: RegionPlan, rank: int) -> int:
-    """Leading axes that count rows: the batch of an image region, all but the features of a token region."""
-    return 1 if plan.kind == "image" else rank - 1
+    """Leading axes that count rows: all but the features of a token region, else the batch."""
+    return rank - 1 if plan.kind == "token" else 1

@@ -8,11 +8,13 @@ from typing import cast
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
+from torch.fx.node import Argument
 
 from sparsecc.invariants import WELL_FORMED
 from sparsecc.ops import ATTENTION
 from sparsecc.pass_manager import Effects, Note
-from sparsecc.program import Program, calls, same_sizes
+from sparsecc.program import Program, arguments, calls, same_sizes
 from sparsecc.regions import static_sizes
 from sparsecc.rewrite import Refused, Rule, apply_rules
 
@@ -25,7 +27,8 @@ SIZE_STEP = 8
 class FuseAttention:
     """Where some layer is sparse: attention becomes a step between the layers, without copies of its tensors.
 
-    q, k, v -> reshape, transpose -> scaled_dot_product_attention -> transpose, reshape  becomes  attention(q, k, v, mask)
+    q, k, v -> reshape, transpose -> scaled_dot_product_attention -> transpose, reshape
+    becomes attention(q, k, v, mask)
     """
 
     name = "fuse-attention"
@@ -45,6 +48,7 @@ class FuseAttention:
 @dataclass(frozen=True)
 class _Fusion:
     masks: dict[tuple[fx.Node, int], fx.Node] = field(default_factory=dict[tuple[fx.Node, int], fx.Node])
+    """What a mask became, by the mask and the number of queries."""
 
     def fuse(self, program: Program, node: fx.Node) -> fx.Node | Refused | None:
         """At the reshape that puts the heads side by side again."""
@@ -54,26 +58,26 @@ class _Fusion:
             return None
         if len(turned.users) > 1 or len(attended.users) > 1:
             return Refused("its result is used per head, too")
-        sources = [_rows_of(cast(fx.Node, x)) for x in attended.args[:3]]
-        q, k, v = sources
+        given = arguments(attended)
+        if given["is_causal"] or given["dropout_p"] or given["enable_gqa"]:
+            return Refused("it is causal, drops out, or shares keys among heads")
+        q, k, v = (_rows_of(cast(fx.Node, given[name])) for name in ("query", "key", "value"))
         if q is None or k is None or v is None:
             return Refused("its queries, keys or values are no rows of heads side by side")
-        _, heads, queries, size = cast(fx.Node, attended.args[0]).meta["val"].shape
-        mask, dropout, causal = [*attended.args[3:], *(None, 0.0, False)[len(attended.args) - 3 :]]
-        if causal or dropout or attended.kwargs.get("enable_gqa"):
-            return Refused("it is causal, drops out, or shares keys among heads")
-        if not static_sizes([*q.meta["val"].shape[1:], *k.meta["val"].shape[1:]]) or size % SIZE_STEP:
+        _, heads, _, size = cast(fx.Node, given["query"]).meta["val"].shape
+        queries, keys = q.meta["val"].shape, k.meta["val"].shape
+        if not static_sizes([*queries[1:], *keys[1:]]) or size % SIZE_STEP:
             return Refused(f"the length is open, or heads are no multiple of {SIZE_STEP} wide")
-        shapes = [x.meta["val"].shape for x in (q, k, v, node)]
-        if not (same_sizes(shapes[1], shapes[2]) and same_sizes(shapes[0], shapes[3])):
+        if not (same_sizes(keys, v.meta["val"].shape) and same_sizes(queries, node.meta["val"].shape)):
             return Refused("heads of keys and values differ in size")
-        if isinstance(mask, fx.Node):
-            key = mask, int(queries)
-            self.masks[key] = turned_mask = self.masks.get(key) or _mask(program, node, mask, shapes[0], shapes[1])
-            if turned_mask is None:
+        mask = cast("fx.Node | None", given["attn_mask"])
+        if mask is not None:
+            if not _of_samples(mask, queries):
                 return Refused("its mask differs from head to head, or is not of every sample")
-            mask = turned_mask
-        scale = cast("float | None", attended.kwargs.get("scale")) or float(size) ** -0.5
+            if (mask, queries[1]) not in self.masks:
+                self.masks[mask, queries[1]] = _added(program, node, mask, [queries[0], 1, queries[1], keys[1]])
+            mask = self.masks[mask, queries[1]]
+        scale = cast("float | None", given["scale"]) or float(size) ** -0.5
         return program.add_call(node, ATTENTION, q, k, v, mask, heads, scale, like=attended)
 
 
@@ -91,21 +95,26 @@ def _rows_of(x: fx.Node) -> fx.Node | None:
     return rows if len(before) == 3 and same_sizes(before[:2], after[:2]) else None
 
 
-def _mask(
-    program: Program, before: fx.Node, mask: fx.Node, queries: Sequence[int], keys: Sequence[int]
-) -> fx.Node | None:
-    """What to add to scores, one row per key: [samples, 1, keys, queries]; None for masks that are not the same for
-    every head of a sample."""
-    shape = [*[1] * (4 - mask.meta["val"].dim()), *mask.meta["val"].shape]
-    if not same_sizes(shape[1:2], [1]) or not (same_sizes(shape[:1], queries[:1]) or static_sizes(queries[:1])):
-        return None
+def _of_samples(mask: fx.Node, queries: Sequence[int | torch.SymInt]) -> bool:
+    """Whether it is the same for every head; one for all samples needs to know how many there are."""
+    shape = _wide(mask)
+    return same_sizes(shape[1:2], [1]) and (same_sizes(shape[:1], queries[:1]) or static_sizes(queries[:1]))
 
-    def add(target: object, *args: object) -> fx.Node:
+
+def _wide(mask: fx.Node) -> list[int | torch.SymInt]:
+    """The shape of a mask with all four axes: samples, heads, queries, keys."""
+    shape = mask.meta["val"].shape
+    return [*[1] * (4 - len(shape)), *shape]
+
+
+def _added(program: Program, before: fx.Node, mask: fx.Node, shape: Sequence[int | torch.SymInt]) -> fx.Node:
+    """What to add to scores, of this shape with the keys as rows."""
+
+    def add(target: OpOverload, *args: Argument) -> fx.Node:
         return program.add_call(before, target, *args, like=mask)
 
-    added = add(aten.where.Scalar, mask, 0.0, float("-inf")) if mask.meta["val"].dtype == torch.bool else mask
-    if mask.meta["val"].dim() < 4:
-        added = add(aten.reshape.default, added, shape)
-    samples = -1 if same_sizes(shape[:1], queries[:1]) else queries[0]
-    wide = add(aten.expand.default, added, [samples, 1, queries[1], keys[1]])
-    return add(aten.transpose.int, wide, 2, 3)
+    value = add(aten.where.Scalar, mask, 0.0, float("-inf")) if mask.meta["val"].dtype == torch.bool else mask
+    for _ in range(4 - value.meta["val"].dim()):
+        value = add(aten.unsqueeze.default, value, 0)
+    sizes = [-1 if same_sizes([now], [wanted]) else wanted for now, wanted in zip(_wide(mask), shape, strict=True)]
+    return add(aten.transpose.int, add(aten.expand.default, value, cast("list[int]", sizes)), 2, 3)

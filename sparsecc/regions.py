@@ -18,10 +18,9 @@ from typing import Literal, cast
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from sparsecc.ops import ATTENTION, UNPACK
-from sparsecc.program import same_sizes, schema
+from sparsecc.program import arguments, same_sizes
 
 Kind = Literal["image", "token", "attention"]
 Pair = tuple[int, int]
@@ -142,8 +141,7 @@ def describe(node: fx.Node) -> Op | Refusal:
     tensors = [node, *(n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))]
     if other := [n for n in tensors if not is_packed_array(n) and tensor(n).dtype != torch.float32]:
         return Refusal(f"%{other[0].name} is {tensor(other[0]).dtype}; regions compute in float32")
-    arguments = _bind(node)
-    return reader(node, arguments)
+    return reader(node, arguments(node))
 
 
 def kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
@@ -214,13 +212,6 @@ def weight_of(node: fx.Node) -> Weight | Refusal:
 # ---- readers: one per ATen overload, arguments already bound to their schema names --------------------------------
 
 Arguments = Mapping[str, object]
-
-
-def _bind(node: fx.Node) -> dict[str, object]:
-    arguments = schema(cast(OpOverload, node.target)).arguments
-    bound: dict[str, object] = {a.name: a.default_value for a in arguments if a.has_default_value()}
-    bound.update({a.name: value for a, value in zip(arguments, node.args, strict=False)})
-    return bound | dict(node.kwargs)
 
 
 def _pair(value: object, default: Pair | None = None) -> Pair:

@@ -162,6 +162,11 @@ def kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
             return frozenset({"image", "token"}) if rank == 2 else frozenset({"token"})
 
 
+def row_axes(kind: str, rank: int) -> int:
+    """How many leading axes of a value count its rows: all but the features of a token region, else the samples."""
+    return rank - 1 if kind == "token" else 1
+
+
 def item_shape(node: fx.Node, kind: Kind) -> tuple[int, int, int]:
     """[channels, height, width] of one item; a vector of n values is (n, 1, 1)."""
     shape = tensor(node).shape

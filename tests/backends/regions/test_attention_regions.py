@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import sparsecc
 from sparsecc.artifact import KERNELS, MODEL
+from sparsecc.backends.onnxruntime.profile import profile
 from sparsecc.backends.onnxruntime.timing import new_session
 from sparsecc.backends.tvm.kernels.spec import Isa
 
@@ -76,3 +77,8 @@ def check(compiled: tuple[Path, nn.Module], library: Path | None, batch: int, th
     with torch.no_grad():
         expected = np.asarray(model(*given))
     assert_close(session.run(None, feeds), [expected])
+
+
+def test_its_kernels_are_profiled(compiled: tuple[Path, nn.Module]) -> None:
+    kernels = profile(sparsecc.load(compiled[0]), runs=2).kernels
+    assert [k.kernel for k in kernels if "attention" in k.kernel] == ["attention_16_masked", "attention_16"]

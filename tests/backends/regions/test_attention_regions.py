@@ -80,5 +80,5 @@ def check(compiled: tuple[Path, nn.Module], library: Path | None, batch: int, th
 
 
 def test_its_kernels_are_profiled(compiled: tuple[Path, nn.Module]) -> None:
-    kernels = profile(sparsecc.load(compiled[0]), runs=2).kernels
+    kernels = profile(sparsecc.Artifact.open(compiled[0]), runs=2).kernels
     assert [k.kernel for k in kernels if "attention" in k.kernel] == ["attention_16_masked", "attention_16"]

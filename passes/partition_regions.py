@@ -14,7 +14,7 @@ from torch import fx
 from sparsecc.invariants import WEIGHTS_PACKED, WELL_FORMED
 from sparsecc.pass_manager import Effects, Note
 from sparsecc.program import Program
-from sparsecc.regions import Kind, Linear, Op, Refusal, describe, is_unpack, kinds, tensor
+from sparsecc.regions import Attention, Kind, Linear, Op, Refusal, describe, is_unpack, kinds, tensor
 
 LARGEST_VECTOR_LAYER_ELEMS = 1 << 17
 """Non-zeros of a linear layer that an image region computes sample by sample. A larger one goes to a token region of
@@ -69,7 +69,8 @@ def group(program: Program) -> tuple[list[Group], list[Note]]:
         quotient.add_node(place)
         quotient.add_edges_from((part_of(i, home), place) for i in inputs if part_of(i, home) is not place)
     groups = list(dict.fromkeys(home.values()))
-    return [g for g in groups if any(_is_sparse_layer(program, n) for n in g.nodes)], notes
+    sparse = {g for g in groups if any(_is_sparse_layer(program, n) for n in g.nodes)}
+    return [g for g in groups if g in sparse or (sparse and g.kind == "attention")], notes
 
 
 def part_of(node: fx.Node, home: dict[fx.Node, Group]) -> Group | fx.Node:
@@ -122,12 +123,14 @@ def _origin(node: fx.Node) -> fx.Node:
 
 def _starting_kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
     """A vector per sample starts a region of tokens; it only continues one of images."""
+    if isinstance(op, Attention):
+        return frozenset({"attention"})
     return frozenset({"image"}) if tensor(node).dim() == 4 and not isinstance(op, Linear) else frozenset({"token"})
 
 
 def _items(node: fx.Node, kind: Kind) -> tuple[str, ...]:
     shape = tensor(node).shape
-    return tuple(map(str, shape[:1] if kind == "image" else shape[:-1]))
+    return tuple(map(str, shape[:-1] if kind == "token" else shape[:1]))
 
 
 def _nonzeros(program: Program, node: fx.Node) -> int:

@@ -1,4 +1,4 @@
-"""Sparse storage as torch ops: importing this module registers ``torch.ops.sparsecc.unpack_csr`` and ``unpack_bsr``.
+"""Our torch ops: importing this module registers ``torch.ops.sparsecc.unpack_csr``, ``unpack_bsr`` and ``attention``.
 
 They have dense reference semantics, so a Program with packed weights still runs in torch, under torch.export and in the
 fx interpreter. Arrays are those of sparsecc.formats, as tensors; ``columns`` is uint16 or int32. Arrays from outside
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.nn import functional
 
 
 @torch.library.custom_op("sparsecc::unpack_csr", mutates_args=())
@@ -46,6 +47,34 @@ UNPACK: dict[str, OpOverload] = {
     "UnpackBSR": torch.ops.sparsecc.unpack_bsr.default,
 }
 """The torch op of each ONNX operator that unpacks, by SparseFormat.unpack_op_name."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, scale: float) -> Tensor:
+    """``attention`` in ATen operators."""
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+    wide = None if mask is None else mask.transpose(-1, -2)
+    y = functional.scaled_dot_product_attention(split(q), split(k), split(v), wide, scale=scale)
+    return y.transpose(1, 2).reshape(q.shape)
+
+
+@torch.library.custom_op("sparsecc::attention", mutates_args=())
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, scale: float) -> Tensor:
+    """Softmax attention of every head: [samples, queries, heads * size], like q.
+
+    k and v [samples, keys, heads * size]; mask, which is added, [samples, 1, keys, queries], or None.
+    """
+    return attend(q, k, v, mask, heads, scale).clone(memory_format=torch.contiguous_format)
+
+
+@attention.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?
+def _like_q(q: Tensor, *_: object) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+ATTENTION: OpOverload = torch.ops.sparsecc.attention.default
 
 
 def _row_of_entry(row_starts: Tensor) -> Tensor:

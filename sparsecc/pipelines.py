@@ -28,6 +28,7 @@ PASSES: Registry[type[Pass]] = Registry(
         "measure-sparsity": "sparsecc.passes.measure_sparsity:MeasureSparsity",
         "choose-formats": "sparsecc.passes.choose_formats:ChooseFormats",
         "pack-weights": "sparsecc.passes.pack_weights:PackWeights",
+        "fuse-attention": "sparsecc.passes.fuse_attention:FuseAttention",
         "partition-regions": "sparsecc.passes.partition_regions:PartitionRegions",
         "bind-contracts": "sparsecc.passes.bind_contracts:BindContracts",
         "lower-transfers": "sparsecc.passes.lower_transfers:LowerTransfers",
@@ -39,7 +40,7 @@ PASSES: Registry[type[Pass]] = Registry(
 
 TIDY = "canonicalize,fold-masks,fold-constants,fold-batchnorm"
 """What every target begins with: one spelling, weights that are plain constants."""
-CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,partition-regions"
+CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,fuse-attention,partition-regions"
 
 
 def parse(text: str) -> Pipeline:

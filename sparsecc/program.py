@@ -209,6 +209,14 @@ def schema(target: OpOverload) -> torch.FunctionSchema:
     return target._schema  # pyright: ignore[reportPrivateUsage]  torch gives it no public name
 
 
+def arguments(node: fx.Node) -> dict[str, object]:
+    """Those of a call of an ATen operator by their names, defaults included."""
+    known = schema(cast(OpOverload, node.target)).arguments
+    bound: dict[str, object] = {a.name: a.default_value for a in known if a.has_default_value()}
+    bound.update({a.name: value for a, value in zip(known, node.args, strict=False)})
+    return bound | dict(node.kwargs)
+
+
 def same_sizes(a: Sequence[int | torch.SymInt], b: Sequence[int | torch.SymInt]) -> bool:
     """Equal for every value of the symbols; `==` would answer for the example inputs."""
     return len(a) == len(b) and statically_known_true(sym_eq(tuple(a), tuple(b)))

@@ -2,7 +2,8 @@
 
 A region computes the same function for every *item*: one sample of an image network, or one token (row) of a
 sequence. Inside it every value of one item is a matrix [channels, pixels]; the batch and the sequence length are
-only the number of items, which is why one artifact serves them all.
+only the number of items, which is why one artifact serves them all. Attention is a region of its own, whose items are
+samples: all rows of a sequence.
 
 ``describe`` is the single reader of ATen arguments: `partition-regions` asks it whether a node may enter a region,
 the backend asks it what to compute. It answers with an operation or with the reason why not.
@@ -17,12 +18,11 @@ from typing import Literal, cast
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
-from sparsecc.ops import UNPACK
-from sparsecc.program import same_sizes, schema
+from sparsecc.ops import ATTENTION, UNPACK
+from sparsecc.program import arguments, same_sizes
 
-Kind = Literal["image", "token"]
+Kind = Literal["image", "token", "attention"]
 Pair = tuple[int, int]
 aten = torch.ops.aten
 
@@ -118,7 +118,19 @@ class Reshape:
     x: fx.Node
 
 
-Op = Conv2d | Linear | LayerNorm | Activation | Add | Pool2d | Window | Reshape
+@dataclass(frozen=True)
+class Attention:
+    """As torch.ops.sparsecc.attention: rows [tokens, heads * size] per sample, and what is added to scores, or None."""
+
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    mask: fx.Node | None
+    heads: int
+    scale: float
+
+
+Op = Conv2d | Linear | LayerNorm | Activation | Add | Pool2d | Window | Reshape | Attention
 
 
 def describe(node: fx.Node) -> Op | Refusal:
@@ -129,8 +141,7 @@ def describe(node: fx.Node) -> Op | Refusal:
     tensors = [node, *(n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))]
     if other := [n for n in tensors if not is_packed_array(n) and tensor(n).dtype != torch.float32]:
         return Refusal(f"%{other[0].name} is {tensor(other[0]).dtype}; regions compute in float32")
-    arguments = _bind(node)
-    return reader(node, arguments)
+    return reader(node, arguments(node))
 
 
 def kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
@@ -141,12 +152,19 @@ def kinds(node: fx.Node, op: Op) -> frozenset[Kind]:
             return frozenset({"image"})
         case LayerNorm():
             return frozenset({"token"})
+        case Attention():
+            return frozenset({"attention"})
         case Reshape():
             return frozenset({"image"}) if tensor(op.x).dim() == 4 else frozenset({"token"})
         case Linear() | Activation() | Add():
             if rank == 4:
                 return frozenset({"image"}) if not isinstance(op, Linear) else frozenset({"token"})
             return frozenset({"image", "token"}) if rank == 2 else frozenset({"token"})
+
+
+def row_axes(kind: str, rank: int) -> int:
+    """How many leading axes of a value count its rows: all but the features of a token region, else the samples."""
+    return rank - 1 if kind == "token" else 1
 
 
 def item_shape(node: fx.Node, kind: Kind) -> tuple[int, int, int]:
@@ -199,13 +217,6 @@ def weight_of(node: fx.Node) -> Weight | Refusal:
 # ---- readers: one per ATen overload, arguments already bound to their schema names --------------------------------
 
 Arguments = Mapping[str, object]
-
-
-def _bind(node: fx.Node) -> dict[str, object]:
-    arguments = schema(cast(OpOverload, node.target)).arguments
-    bound: dict[str, object] = {a.name: a.default_value for a in arguments if a.has_default_value()}
-    bound.update({a.name: value for a, value in zip(arguments, node.args, strict=False)})
-    return bound | dict(node.kwargs)
 
 
 def _pair(value: object, default: Pair | None = None) -> Pair:
@@ -277,6 +288,12 @@ def _add(node: fx.Node, a: Arguments) -> Op | Refusal:
     ):
         return Refusal("addition that broadcasts or adds a constant")
     return Add(x, y)
+
+
+def _attention(_: fx.Node, a: Arguments) -> Op | Refusal:
+    q, k, v = (cast(fx.Node, a[name]) for name in "qkv")
+    mask, heads = cast("fx.Node | None", a["mask"]), cast(int, a["heads"])
+    return Attention(q, k, v, mask, heads, cast(float, a["scale"]))
 
 
 def _max_pool(_: fx.Node, a: Arguments) -> Op | Refusal:
@@ -360,4 +377,5 @@ _READERS: dict[Callable[..., object], Callable[[fx.Node, Arguments], Op | Refusa
     aten.flatten.using_ints: _reshape,
     aten.view.default: _reshape,
     aten.reshape.default: _reshape,
+    ATTENTION: _attention,
 }

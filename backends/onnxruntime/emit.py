@@ -19,7 +19,7 @@ from sparsecc.contracts.op import KEEP_TOP_MOVING, KEEP_TOPS
 from sparsecc.contracts.portable import function_name, keep_top_function
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
-from sparsecc.ops import UNPACK
+from sparsecc.ops import ATTENTION, UNPACK, attend
 from sparsecc.program import Program
 
 OPSET = 20
@@ -105,6 +105,8 @@ class _Emitter(fx.Interpreter):
                 shape=x.shape,
                 version=1,
             )
+        if target is ATTENTION:
+            return attend(*args)
         if target not in UNPACK_OPS:
             return super().call_function(target, args, kwargs)
         *arrays, rows, cols = args

@@ -22,6 +22,7 @@ from sparsecc.artifact import KERNELS, MODEL, Artifact
 from sparsecc.diagnostics import CompileError
 from sparsecc.progress import step
 from sparsecc.reference import Array
+from sparsecc.regions import row_axes
 
 from .engines import reason, register_kernels, session_options
 from .inputs import verify_inputs
@@ -198,7 +199,7 @@ def _kernel_times(
             ]
             free = [array for name, array in zip(node.input, given, strict=True) if name not in constants]
             x = free[0]
-            rows = len(x) if region.kind == "image" else math.prod(x.shape[:-1])
+            rows = math.prod(x.shape[: row_axes(region.kind, x.ndim)])
             outputs = [np.empty_like(activations[name]) for name in node.output]
             native = opened.enter_context(NativeRegion(artifact.path / KERNELS, number, given))
             calls.append(native.bind(free, outputs, rows).profile)

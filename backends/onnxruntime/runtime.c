@@ -15,7 +15,7 @@
  * an atomic operation waits until all stores before it are done, and two for every piece cost ResNet-56 with 90 % zeros
  * 10 us of 444 (one thread of an EPYC). A thread yields the CPU after about 20 us of waiting: whoever it waits for may
  * have been put off it. */
-enum { PIECE_WORK = 100000, ALONE_WORK = 500000, PIECES_MOST = 16, SPINS_MOST = 1000 };
+enum { SHARED_LEAST = 200000, PIECE_WORK = 200000, ALONE_WORK = 500000, PIECES_MOST = 16, SPINS_MOST = 1000 };
 
 /* What one item needs while it runs. Lives in a free list between calls, so that concurrent calls never share one. */
 struct workspace {
@@ -229,7 +229,7 @@ struct item {
     const struct engine *engine;
     const struct variant *variant;
     struct workspace *space;
-    int32_t lanes;
+    int32_t lanes, threads; /* `threads`: that pieces are cut for */
 };
 
 /* Steps that do not depend on each other. Piece i of n takes units [U*i/n, U*(i+1)/n) of each. */
@@ -278,8 +278,9 @@ static bool next_phase(const struct item *item, struct phase *phase) {
         units = own > units ? own : units;
         work += phase->end++->work;
     }
-    int64_t pieces = work / PIECE_WORK < PIECES_MOST ? work / PIECE_WORK : PIECES_MOST;
-    phase->pieces = (int32_t)(pieces < 1 ? 1 : pieces < units ? pieces : units);
+    int64_t each = work / PIECE_WORK < PIECES_MOST ? work / PIECE_WORK / item->threads : PIECES_MOST / item->threads;
+    int64_t pieces = each > 0 ? each * item->threads : work > SHARED_LEAST ? item->threads : 1;
+    phase->pieces = (int32_t)(pieces < units ? pieces : units);
     phase->pieces_alone = work > ALONE_WORK ? (int32_t)(phase->pieces * (int64_t)ALONE_WORK / work) : phase->pieces;
     phase->pieces_alone += phase->pieces_alone == 0;
     return phase->begin < last;
@@ -311,7 +312,7 @@ static bool begin_item(struct call *call, int64_t number, struct item *item) {
     const struct region *region = call->engine->region;
     int64_t first = number * call->variant->lanes, left = call->rows - first;
     int32_t lanes = left < call->variant->lanes ? (int32_t)left : call->variant->lanes;
-    *item = (struct item){call->engine, call->variant, borrow(call->engine, call->variant), lanes};
+    *item = (struct item){call->engine, call->variant, borrow(call->engine, call->variant), lanes, atomic_load_explicit(&call->engine->threads, memory_order_relaxed)};
     if (item->space == NULL) {
         atomic_store(&call->out_of_memory, true);
         return false;
@@ -354,7 +355,8 @@ static void run_item(void *job, size_t number) {
 struct walk {
     struct call *call;
     struct item item;
-    int32_t tasks, pieces; /* of all phases */
+    int32_t pieces; /* of all phases */
+    atomic_int walkers; /* that have come so far */
     _Alignas(64) atomic_int done; /* pieces */
 };
 
@@ -384,10 +386,11 @@ static int32_t await(atomic_int *done, int32_t least) {
 static void run_walk(void *job, size_t task) {
     struct walk *walk = job;
     const struct item *item = &walk->item;
-    bool from_back = 2 * task >= (size_t)walk->tasks;
     int32_t before = 0; /* pieces of the phases before */
+    (void)task;
     if (atomic_load_explicit(&walk->done, memory_order_relaxed) == walk->pieces)
         return;
+    bool from_back = atomic_fetch_add_explicit(&walk->walkers, 1, memory_order_relaxed) % 2 == 1;
     enter(walk->call);
     for (struct phase phase = first_phase(item); next_phase(item, &phase); before += phase.pieces) {
         atomic_uint *claims = &item->space->claims[phase.begin - item->variant->steps];
@@ -410,12 +413,13 @@ static void share_item(struct call *call, int64_t number, const struct pool *poo
         return;
     for (int32_t i = 0; i < call->variant->step_count; i++)
         atomic_init(&walk.item.space->claims[i], 0);
+    int32_t tasks = 0;
     for (struct phase phase = first_phase(&walk.item); next_phase(&walk.item, &phase);) {
-        walk.tasks = phase.pieces > walk.tasks ? phase.pieces : walk.tasks;
+        tasks = phase.pieces > tasks ? phase.pieces : tasks;
         walk.pieces += phase.pieces;
     }
-    if (walk.tasks > 1)
-        pool->run(pool, run_walk, (size_t)walk.tasks, &walk);
+    if (tasks > 1)
+        pool->run(pool, run_walk, (size_t)tasks, &walk);
     else
         run_steps(&walk.item, NULL);
     give_back(call->engine, call->variant, walk.item.space);

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sparsecc.backends.tvm.kernels.spec import Isa, KernelSpec, symbol
 from sparsecc.backends.tvm.plan import ZEROS, InputDim, Output, Prepare, Ref, RegionPlan, Step, Variant
 from sparsecc.backends.tvm.plan import Input as PlanInput
+from sparsecc.regions import row_axes
 
 _TYPES = {"float32": "TYPE_FLOAT", "uint16": "TYPE_UINT16", "int32": "TYPE_INT32"}
 _INDEX_BYTES = {"uint16": 2, "int32": 4}
@@ -107,13 +108,14 @@ class _Tables:
 
     def _input(self, plan: RegionPlan, given: PlanInput) -> str:
         shape = self.array("int64_t", [-1 if size is None else size for size in given.shape])
-        row_axes = 0 if given.constant else _row_axes(plan, len(given.shape))
-        return _listed([_text(given.name), _TYPES[given.type], len(given.shape), row_axes, shape, int(given.constant)])
+        rank = len(given.shape)
+        axes = 0 if given.constant else row_axes(plan.kind, rank)
+        return _listed([_text(given.name), _TYPES[given.type], rank, axes, shape, int(given.constant)])
 
     def _output(self, plan: RegionPlan, output: Output) -> str:
         dims = [f"{{{d.input}, {d.axis}}}" if isinstance(d, InputDim) else f"{{-1, {d}}}" for d in output.shape]
         row_elems = 1
-        for size in output.shape[_row_axes(plan, len(output.shape)) :]:
+        for size in output.shape[row_axes(plan.kind, len(output.shape)) :]:
             row_elems *= size if isinstance(size, int) else 0
         return _listed([_text(output.name), len(dims), self.array("struct dim", dims), row_elems])
 
@@ -124,8 +126,3 @@ class _Tables:
         layout = [f"LAYOUT_{p.layout.upper()}", p.slice_blocks, f"TABLE_{p.table.upper()}"]
         kernel = [p.channel_step, len(p.row_steps), len(p.column_steps)]
         return _listed([p.rows, p.cols, _INDEX_BYTES[p.index], *kernel, *steps, *inputs, *stored, *layout])
-
-
-def _row_axes(plan: RegionPlan, rank: int) -> int:
-    """Leading axes that count rows: the batch of an image region, all but the features of a token region."""
-    return 1 if plan.kind == "image" else rank - 1

@@ -11,6 +11,7 @@ from torch import fx
 from sparsecc.diagnostics import Diagnostic, PassBug, Where
 from sparsecc.regions import Kind, kinds, tensor
 
+from .attention import AttentionLowering
 from .builder import Builder, Tables
 from .fuse import Layer, fuse
 from .image import ImageLowering, framed_nodes
@@ -45,7 +46,14 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
         builder = Builder(tables, numbers, choices or {})
         numbers_of = {node: [n for n, result in enumerate(results) if result is node] for node in results}
         first_numbers = {node: all_of[0] for node, all_of in numbers_of.items()}
-        lowering = ImageLowering(builder, first_numbers, framed) if kind == "image" else TokenLowering(builder, lanes)
+        lowering: ImageLowering | TokenLowering | AttentionLowering
+        match kind:
+            case "image":
+                lowering = ImageLowering(builder, first_numbers, framed)
+            case "token":
+                lowering = TokenLowering(builder, lanes)
+            case "attention":
+                lowering = AttentionLowering(builder, first_numbers)
         for layer in layers:
             lowering.lower(layer)
             for number in numbers_of.pop(layer.node, ()):  # at once: its memory is soon free for others
@@ -55,7 +63,7 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
                 lowering.write(number, node)
         return builder.finish(lanes, rows_most)
 
-    variants = tuple(variant(*panel) for panel in (((1, None),) if kind == "image" else PANELS))
+    variants = tuple(variant(*panel) for panel in (PANELS if kind == "token" else ((1, None),)))
     return RegionPlan(
         op_name,
         kind,
@@ -68,13 +76,13 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
 
 def region_kind(layers: list[Layer]) -> Kind:
     """What an item is. Matrices of any meaning ([rows, features] only) are tokens: panels reuse each weight."""
-    possible: frozenset[Kind] = frozenset({"image", "token"})
+    possible: frozenset[Kind] = frozenset({"image", "token", "attention"})
     for layer in layers:
         possible &= kinds(layer.node, layer.op)
     if not possible:
         names = ", ".join(f"%{layer.name}" for layer in layers)
         raise PassBug("partition-regions", [Diagnostic("SCC009", f"the layers {names} have no common kind of item")])
-    return "token" if "token" in possible else "image"
+    return next(kind for kind in ("token", "image", "attention") if kind in possible)
 
 
 def _sizes(node: fx.Node) -> Sequence[int | torch.SymInt]:

@@ -45,7 +45,8 @@ class Step:
 
     ``work``: FLOPs plus bytes moved for a whole item; a copied byte takes about as long as a sparse FLOP.
     ``flops`` and ``touched_bytes`` are of a whole item too, for profiles: multiplications and additions of stored
-    weights with real lanes (0 where there are no weights), and the distinct bytes read and written, halos left out.
+    weights, or of activations with each other, with real lanes (else 0), and the distinct bytes read and written,
+    halos left out.
     """
 
     name: str

@@ -31,7 +31,7 @@ from sparsecc.passes.partition_regions import Group, region_graph
 from sparsecc.program import Candidate, Program
 from sparsecc.progress import track
 from sparsecc.reference import Array, shapes
-from sparsecc.regions import Conv2d, Op, Refusal, describe, kinds
+from sparsecc.regions import Conv2d, Op, Refusal, describe, kinds, row_axes
 
 from .lower import lower
 from .plan import RegionPlan
@@ -111,7 +111,7 @@ def run_tasks(program: Program, tasks: Sequence[Task]) -> dict[str, float]:
                     continue
                 plan, constants = regions[t.key]
                 region = opened.enter_context(NativeRegion(library, numbers[t.key], [None, *constants]))
-                rows = x.shape[0] if plan.kind == "image" else x.size // x.shape[-1]
+                rows = math.prod(x.shape[: row_axes(plan.kind, x.ndim)])
                 y = np.empty(math.prod(t.y_shape), np.float32)
                 calls.append(region.bind([x], [y], rows))
             runs = interleaved(calls, seconds=SECONDS_PER_LAYER)

@@ -1,11 +1,11 @@
-"""Functions of a vector without libm: relu, erf and tanh as ratios of polynomials, both forms of GELU."""
+"""Functions of a vector without libm: exp, relu, erf and tanh as ratios of polynomials, both forms of GELU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import pi, sqrt
 
-from .script import Expr, T, let
+from .script import Expr, T, broadcast, let
 from .spec import Function
 
 # Odd rational approximations, coefficients from the highest power down (of x * P(x^2) / Q(x^2)).
@@ -40,6 +40,20 @@ TANH_P = (
     4.89352455891786e-03,
 )
 TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+EXP_LEAST = -87.3
+LOG2_E = 1.44269504088896341
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+# Source of the terms and of the two parts of ln 2: Cephes, expf.c (S. Moshier); the last two are 1.
+EXP_TERMS = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+    1.0,
+    1.0,
+)
 
 
 def apply(function: Function, x: Expr) -> Expr:
@@ -58,6 +72,20 @@ def apply(function: Function, x: Expr) -> Expr:
             half = let(x * T.float32(0.5))
             inner = x * (T.float32(sqrt(2 / pi)) + T.float32(0.044715 * sqrt(2 / pi)) * (x * x))
             return half + half * _odd_ratio(inner, TANH_P, TANH_Q, TANH_LIMIT)
+
+
+def exp(x: Expr) -> Expr:
+    """e^x of 16 lanes: 0 below EXP_LEAST, whose power is near the least normal number; not for x above 88.
+
+    2^n times a polynomial of the rest, |rest| <= ln 2 / 2.
+    """
+    x = let(x)
+    limited = let(T.max(x, broadcast(T.float32(EXP_LEAST))))
+    n = let(T.floor(limited * broadcast(T.float32(LOG2_E)) + broadcast(T.float32(0.5))))
+    rest = let(limited - n * broadcast(T.float32(LN2_HIGH)) - n * broadcast(T.float32(LN2_LOW)))
+    bits = (T.Cast("int32x16", n) + broadcast(T.int32(127))) << broadcast(T.int32(23))
+    power = _horner(rest, EXP_TERMS) * T.reinterpret("float32x16", bits)
+    return T.Select(x < broadcast(T.float32(EXP_LEAST)), broadcast(T.float32(0)), power)
 
 
 def _odd_ratio(x: Expr, numerator: Sequence[float], denominator: Sequence[float], limit: float) -> Expr:

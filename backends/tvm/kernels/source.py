@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .attention import attention
 from .elementwise import elementwise
 from .planes import shift, window
 from .pools import global_average, pool
 from .script import RegisterFile
 from .spec import (
+    Attention,
     AveragePool,
     Dense,
     Elementwise,
@@ -62,3 +64,5 @@ def source(spec: KernelSpec, file: RegisterFile) -> Any:
             return layer_norm(spec)
         case VectorNorm():
             return vector_norm(spec)
+        case Attention():
+            return attention(spec, file)

@@ -32,6 +32,7 @@ Isa = Literal["avx2", "avx512"]
 VECTOR_LANES = 16
 WINDOW_ELEMS = 32  # of x that one step of a `SpmvSell` sees: two AVX-512 registers
 COPIES = 3  # of a frame
+QUERY_LANES = 32  # queries that `Attention` takes at once
 
 
 def float_bits(value: float) -> int:
@@ -174,6 +175,19 @@ class TokensParameters(NamedTuple):
     pitch: int  # lanes of a panel, NT; a multiple of 16
 
 
+class AttentionParameters(NamedTuple):
+    """Sizes of `Attention`. Unit u is block u % blocks of QUERY_LANES queries of head u // blocks.
+
+    Units = heads * blocks.
+    """
+
+    queries: int
+    keys: int
+    heads: int
+    blocks: int  # ceil(queries / QUERY_LANES)
+    scale_bits: int  # the float32 factor of scores, as in `LayerNormParameters`
+
+
 Parameters = (
     MatmulParameters
     | VectorParameters
@@ -185,6 +199,7 @@ Parameters = (
     | VectorNormParameters
     | ElementwiseParameters
     | TokensParameters
+    | AttentionParameters
 )
 
 
@@ -392,6 +407,23 @@ class StoreTokens:
     symbol: ClassVar[str] = "store_tokens"
 
 
+@dataclass(frozen=True)
+class Attention:
+    """y[i] = sum_j softmax_j(scale * x[i] . z[j] + bias[j, i]) values[j], per head: rows of tokens, as users have them.
+
+    x and y [queries, heads * head_size], z and values [keys, heads * head_size], head after head in a row; bias
+    [keys, queries] is a mask to add, read where ``masked``: -inf leaves a key out, and a query without any key gets 0.
+    """
+
+    head_size: int  # a multiple of 8
+    masked: bool
+    parameters: ClassVar[type[AttentionParameters]] = AttentionParameters
+
+    @property
+    def symbol(self) -> str:
+        return f"attention_{self.head_size}{'_masked' * self.masked}"
+
+
 KernelSpec = (
     Spmm
     | Dense
@@ -408,6 +440,7 @@ KernelSpec = (
     | Elementwise
     | LoadTokens
     | StoreTokens
+    | Attention
 )
 
 

@@ -24,6 +24,7 @@ from sparsecc.backends.tvm.kernels.spec import Isa
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import InputDim, RegionPlan
 from sparsecc.formats import Format, parse_format
+from sparsecc.regions import row_axes
 
 Array = npt.NDArray[Any]
 UNPACK = {"csr": torch.ops.sparsecc.unpack_csr.default, "bsr": torch.ops.sparsecc.unpack_bsr.default}
@@ -128,7 +129,7 @@ def run_native(
     """Through ctypes, into outputs that were NaN before. One element too far, in any tensor, is a segfault."""
     sizes = [tuple(_size(d, activations) for d in output.shape) for output in plan.outputs]
     outputs = [guarded(np.full(size, np.nan, np.float32)) for size in sizes]
-    rows = math.prod(activations[0].shape[: 1 if plan.kind == "image" else -1])
+    rows = math.prod(activations[0].shape[: row_axes(plan.kind, activations[0].ndim)])
     with NativeRegion(library, number, [*[None] * len(activations), *map(guarded, case.constants)], isa) as region:
         region.bind([guarded(a) for a in activations], outputs, rows, pool)()
     return [output.copy() for output in outputs]

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from sparsecc.backends.tvm.codegen import compile_kernels
 from sparsecc.backends.tvm.kernels.spec import (
+    Attention,
     AveragePool,
     Dense,
     Elementwise,
@@ -72,6 +73,7 @@ SPMV = [
 ]
 SELL = [SpmvSell(epilogue) for epilogue in EPILOGUES]
 GEMV = [Gemv(epilogue) for epilogue in EPILOGUES]
+ATTENTION = [Attention(size, masked) for size in (8, 40, 32, 64) for masked in (False, True)]
 ELEMENTWISE = [Elementwise(epilogue) for epilogue in EPILOGUES]
 OTHERS: list[KernelSpec] = [
     Shift(),
@@ -83,6 +85,7 @@ OTHERS: list[KernelSpec] = [
     VectorNorm(),
     LoadTokens(),
     StoreTokens(),
+    *ATTENTION,
 ]
 SPECS: list[KernelSpec] = [*SPMM, *SLICED, *DENSE, *FRAMED, *SPMV, *SELL, *GEMV, *ELEMENTWISE, *OTHERS]
 

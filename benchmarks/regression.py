@@ -4,9 +4,9 @@
     python benchmarks/regression.py --update   # store what is counted as the new reference
 
 Small layers at 90 % zeros are stepped through instruction by instruction, with AVX2 and AVX-512: that needs no rights
-and no performance counters. A count is of generated code, so it is the same on every processor that runs it; another TVM
-gives other code. Caches and latencies are not seen: times are what the other benchmarks measure. Warnings are on stderr;
-exit status 1 if a layer takes 2 % more instructions than stored, or nothing can be compared.
+and no performance counters. A count is of generated code, so it is the same on every processor that runs it, but not
+with another TVM. Caches and latencies are not seen: times are what the other benchmarks measure. Warnings are on
+stderr; exit status 1 if a layer takes 2 % more instructions than stored, or nothing can be compared.
 """
 
 from __future__ import annotations
@@ -40,20 +40,15 @@ MORE_MOST = 1.02  # the code around kernels is a C compiler's: gcc 12 and zig's 
 ISAS: tuple[Isa, ...] = ("avx2", "avx512")
 HERE = ISAS if cpu_flags() >= AVX512_FLAGS else ISAS[:1]
 SPARSE = pipelines.CPU.replace("choose-formats", "choose-formats{{costs=predicted,margin=-1e9,formats=('{}',)}}")
-
 Counts = dict[str, dict[Isa, int]]  # by layer
 
 
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.max_pool2d(torch.relu(self.second(torch.relu(self.first(x))) + x), 3, 2, 1)
+def convolutions() -> nn.Module:
+    layers = [nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1))
 
 
-FEED_FORWARD = nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 48), nn.LayerNorm(48)
+NORM = nn.GELU(), nn.LayerNorm(96)
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {  # module, input, format
     "linear 256 to 128, 1 token": (nn.Linear(256, 128), (1, 256), "csr"),
     "linear 128 to 128, 16 tokens": (nn.Linear(128, 128), (16, 128), "csr"),
@@ -61,11 +56,11 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {  # module, input, 
     "linear 1024 to 24 in slices, 64 tokens": (nn.Linear(1024, 24), (64, 1024), "csr"),
     "linear 128 to 64, 4x1 blocks, 64 tokens": (nn.Linear(128, 64), (64, 128), "bsr4x1"),
     "linear 128 to 128, 16x1 blocks, 16 tokens": (nn.Linear(128, 128), (16, 128), "bsr16x1"),
-    "feed forward 48 to 96, 32 tokens": (nn.Sequential(*FEED_FORWARD), (1, 32, 48), "csr"),
+    "linear, GELU, norm, 32 tokens": (nn.Sequential(nn.Linear(48, 96), *NORM), (1, 32, 48), "csr"),
     "1x1 convolution 64 to 32, 14x14": (nn.Conv2d(64, 32, 1), (1, 64, 14, 14), "csr"),
     "3x3 convolution 16 to 32, stride 2, 16x16": (nn.Conv2d(16, 32, 3, 2, 1), (1, 16, 16, 16), "csr"),
-    "residual block 16, 16x16, and pool": (Residual(), (1, 16, 16, 16), "csr"),
-    "residual block 16, 7x7, and pool": (Residual(), (1, 16, 7, 7), "csr"),
+    "two 3x3 convolutions and pool, 16x16": (convolutions(), (1, 16, 16, 16), "csr"),
+    "two 3x3 convolutions and pool, 7x7": (convolutions(), (1, 16, 7, 7), "csr"),
 }
 
 
@@ -95,9 +90,9 @@ def prepared(number: int, module: nn.Module, shape: tuple[int, ...], storage: st
 def count(layers: dict[str, Layer], folder: Path) -> Counts:
     """Build all layers, and count. Raises: RuntimeError where a result is wrong, or the processor cannot be stepped."""
     build_library([layer.plan for layer in layers.values()], folder / "kernels.so")
-    sources = [str(Path(__file__).with_name("instructions.c")), "-o", str(folder / "instructions.so")]
-    subprocess.run([*c_compiler(), "-O2", "-fPIC", "-shared", "-mno-red-zone", *sources], check=True)
-    instructions = ctypes.CDLL(str(folder / "instructions.so")).instructions
+    files = [str(Path(__file__).with_name("instructions.c")), "-o", str(folder / "instructions.so")]
+    subprocess.run([*c_compiler(), "-O2", "-fPIC", "-shared", "-mno-red-zone", *files], check=True)
+    instructions = ctypes.CDLL(files[-1]).instructions
     instructions.restype = ctypes.c_int64
     counts: Counts = {name: {} for name in layers}
     for number, (name, layer) in enumerate(layers.items()):
@@ -120,7 +115,7 @@ def worse(found: Counts, known: Counts, layers: dict[str, Layer]) -> bool:
     for name, layer in layers.items():
         cells = ""
         for isa in ISAS:
-            now, before = found[name].get(isa), known.get(name, {}).get(isa)
+            now, before = found[name].get(isa), known.get(name, {}).get(isa)  # None: not counted
             cells += "".join(f"{n / layer.nonzeros:10.2f}" if n else f"{'-':>10}" for n in (now, before))
             if now and before:
                 ratios[f"{name}, {isa}"] = now / before
@@ -140,11 +135,12 @@ def main() -> int:
     layers = {name: prepared(n, *layer) for n, (name, layer) in enumerate(LAYERS.items())}
     with tempfile.TemporaryDirectory() as folder:
         found = count(layers, Path(folder))
-    here = f"{cpu_name()}, TVM {version('apache-tvm')}"
+    here = {"cpu": cpu_name(), "tvm": version("apache-tvm"), "counts": found}
     if options.update:
-        REFERENCE.write_text(json.dumps({"made": here, "counts": found}, indent=1) + "\n")
+        REFERENCE.write_text(json.dumps(here, indent=1) + "\n")
     known = json.loads(REFERENCE.read_text())
-    print(f"reference: {known['made']}; here: {here}\n")
+    for title, made in (("before", known), ("here", here)):
+        print(f"{title}: {made['cpu']}, TVM {made['tvm']}")
     return int(worse(found, known["counts"], layers))
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparsecc import cli_contracts, cli_scu
+from sparsecc.cli_contracts import unusable
 from sparsecc.cli_options import ArtifactPath, Json, Quiet, Threads, example_inputs, parse_axes, show
 from sparsecc.diagnostics import CompileError
 from sparsecc.registry import suggest
@@ -213,14 +214,22 @@ def inspect(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw contracts (target scu) or layers (cpu) as .svg, .png or .pdf."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also measure every layer and kernel, beside what compile expected.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show what happened to the model: passes, regions, and format, zeros, bytes, time and reason of every layer."""
     from sparsecc import manifest, report
     from sparsecc.artifact import Artifact
+    from sparsecc.backends.onnxruntime.profile import profile as measure_parts
+    from sparsecc.progress import reporting
+    from sparsecc.report.progress import shown_on_stderr
 
     part = cli_scu.chosen_part(contracts=contracts, schedule=schedule, disasm=disasm)
+    if part and profile:
+        raise unusable(f"--profile and --{part} exclude each other", "show one after the other")
     opened = Artifact.open(artifact)
     if plot:
         from sparsecc.report.plot import plot_artifact
@@ -230,7 +239,13 @@ def inspect(
         cli_scu.inspect_part(opened, part, quiet=quiet, as_json=as_json)
     else:
         facts = json.loads(manifest.to_json(opened.manifest))
-        show(facts, lambda: report.inspection(opened), as_json, quiet)
+        measured = None
+        if profile:
+            with shown_on_stderr(enabled=not quiet) as shown, reporting(shown):
+                measured = measure_parts(opened)
+            layers = report.layer_times(measured, opened.manifest.layers)
+            facts["profile"] = {**asdict(measured), "layers": [asdict(layer) for layer in layers]}
+        show(facts, lambda: report.inspection(opened, measured), as_json, quiet)
 
 
 @app.command()

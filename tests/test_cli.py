@@ -397,6 +397,37 @@ def test_bench_profile(cli: Cli, artifact: Path, x: Path) -> None:
     assert result.err == "measuring nodes\nmeasuring kernels\n"
 
 
+def test_inspect_profile_shows_what_was_expected(cli: Cli, artifact: Path) -> None:
+    manifest = sparsecc.Artifact.open(artifact).manifest
+    facts = cli("inspect", artifact, "--profile", "--json").json
+    profile = facts.pop("profile")
+    assert facts == json.loads((artifact / "manifest.json").read_text())
+    assert profile.keys() > cli("bench", artifact, "--profile", "--runs", "3", "--json").json.keys()
+    assert [layer["layer"] for layer in profile["layers"]] == list(manifest.layers)
+    samples = 4  # of the artifact
+    for found, layer in zip(profile["layers"], manifest.layers.values(), strict=True):
+        (expected,) = (c.microseconds for c in layer.candidates if c.kernel == layer.kernel)
+        assert found["expected_ms"] == expected * 1e-3
+        steps = [k for k in profile["kernels"] if f"{k['step']}.".startswith(f"{found['layer']}.")]
+        assert found["measured_ms"] == pytest.approx(sum(k["ms"] for k in steps))
+        assert found["gflops"] == pytest.approx(2 * layer.nonzeros * samples / found["measured_ms"] / 1e6)
+        assert found["peak_share"] == pytest.approx(found["gflops"] / profile["peak_gflops"])
+        assert found["bound_ms"] == pytest.approx(sum(k["bound_ms"] for k in steps))
+
+    result = cli("inspect", artifact, "--profile")
+    titles = ("reasons", "layers, as compile expected them and as measured now, 1 thread", "kernels, 1 thread")
+    assert [result.out.index(title) for title in titles] == sorted(result.out.index(title) for title in titles)
+    assert result.err == "measuring nodes\nmeasuring kernels\n"
+
+
+def test_inspect_shows_a_profile_or_a_part(cli: Cli, artifact: Path) -> None:
+    result = cli("inspect", artifact, "--profile", "--contracts")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == (
+        "error[SCC087]: --profile and --contracts exclude each other\n  help: show one after the other\n"
+    )
+
+
 def test_a_profile_needs_kernels(cli: Cli, tmp_path: Path) -> None:
     path = sparsecc.compile(torch.nn.Linear(4, 4), (torch.randn(2, 4),), tune=False).save(tmp_path / "dense").path
     result = cli("bench", path, "--profile")

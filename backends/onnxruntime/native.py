@@ -88,7 +88,10 @@ class NativeRegion:
 
 
 class NativeCall:
-    """Computes a region from and into fixed arrays, which it keeps alive."""
+    """Computes a region from and into fixed arrays, which it keeps alive.
+
+    ``function`` with ``arguments`` is what it calls, for C code that is to do so.
+    """
 
     def __init__(
         self,
@@ -99,13 +102,12 @@ class NativeCall:
         rows: int,
         pool: int | None,
     ) -> None:
-        self._run = library.sparsecc_run
-        self._kept = (inputs, outputs)
-        self._library, self._pool = library, ctypes.c_void_p(pool)
-        self._arguments = (ctypes.c_void_p(engine), _pointers(inputs), _pointers(outputs), ctypes.c_int64(rows))
+        self._library, self._kept = library, (inputs, outputs)
+        self._region = (ctypes.c_void_p(engine), _pointers(inputs), _pointers(outputs), ctypes.c_int64(rows))
+        self.function, self.arguments = library.sparsecc_run, (*self._region, ctypes.c_void_p(pool))
 
     def __call__(self) -> None:
-        if self._run(*self._arguments, self._pool):
+        if self.function(*self.arguments):
             raise MemoryError("the arena of a region")
 
     def profile(self) -> Sequence[Measured]:
@@ -113,9 +115,9 @@ class NativeCall:
 
         Raises: AttributeError where the library was built before there were profiles.
         """
-        engine, *_, rows = self._arguments
+        engine, *_, rows = self._region
         steps = (Measured * self._library.sparsecc_step_count(engine, rows))()
-        if self._library.sparsecc_profile(*self._arguments, steps):
+        if self._library.sparsecc_profile(*self._region, steps):
             raise MemoryError("the arena of a region")
         return list(steps)
 

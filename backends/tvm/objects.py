@@ -1,4 +1,8 @@
-"""Compiled kernels from the user's cache folder; those that it lacks are compiled, several at once, and kept there."""
+"""Compiled kernels from the user's cache folder; those that it lacks are compiled, several at once, and kept there.
+
+There is a folder per generator of kernels; older versions leave theirs behind. One that no compile has used for
+`UNUSED_DAYS_MOST` days goes when another is made. Who uses it at that very moment compiles again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import re
 import stat
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from sparsecc.machine import user_cache
@@ -17,12 +24,16 @@ from sparsecc.progress import track
 from .kernels.spec import Isa, KernelSpec, symbol
 
 DIGEST_BYTES = 32
+UNUSED_DAYS_MOST = 30
+FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
 Kernel = tuple[KernelSpec, Isa]
 
 
 def kernel_objects(kernels: Sequence[Kernel]) -> list[bytes]:
     """A relocatable object per kernel; the same bytes whether or not the cache had them."""
     folder = user_cache() / f"kernels-{_generator()}"
+    with suppress(OSError):
+        os.utime(folder)  # when it was last used
     names = [symbol(*kernel) for kernel in kernels]
     objects = {name: data for name in names if (data := _read(folder, name)) is not None}
     missing = {name: kernel for name, kernel in zip(names, kernels, strict=True) if name not in objects}
@@ -68,10 +79,21 @@ def _read(folder: Path, name: str) -> bytes | None:
 
 def _write(folder: Path, name: str, data: bytes) -> None:
     """Replace the file in one step; without a writable cache folder every compile compiles again."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(OSError):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_unused(folder.parent)
         new = folder / f"{name}.{os.getpid()}"
         new.write_bytes(_digest(name, data) + data)
         new.replace(folder / name)
-    except OSError:
-        pass
+
+
+def _remove_unused(cache: Path) -> None:
+    """Remove kernels of other generators that nobody used lately: files in folders of that name, and no links."""
+    last_used_s = time.time() - UNUSED_DAYS_MOST * 24 * 3600
+    for folder in cache.iterdir():
+        with suppress(OSError):  # another process may remove it too, or use it again
+            if FOLDER.fullmatch(folder.name) and not folder.is_symlink() and folder.stat().st_mtime < last_used_s:
+                for path in folder.iterdir():
+                    path.unlink(missing_ok=True)
+                folder.rmdir()

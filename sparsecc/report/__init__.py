@@ -2,11 +2,12 @@
 
 from .artifact import inspection, pruning_warning, summary, summary_facts
 from .measured import bench_table, outputs_facts, outputs_table, verify_facts, verify_table
-from .profile import profile_tables
+from .profile import layer_times, profile_tables
 
 __all__ = [
     "bench_table",
     "inspection",
+    "layer_times",
     "outputs_facts",
     "outputs_table",
     "profile_tables",

@@ -11,11 +11,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sparsecc.artifact import MODEL, Artifact
+from sparsecc.backends.onnxruntime.profile import Profile
 from sparsecc.manifest import Manifest, Source, Speed, Value
 from sparsecc.pass_manager import Note, Record
 from sparsecc.program import Candidate, Layer
 
 from . import scu
+from .profile import expectation_tables
 from .text import FACTS, count, data_size, duration, shape_text, table
 
 FLOAT_BYTES = 4
@@ -88,8 +90,8 @@ def _file_summary(artifact: Artifact) -> Iterator[tuple[str, str]]:
     yield from scu.original_rows(check.original)
 
 
-def inspection(artifact: Artifact) -> RenderableType:
-    """Everything the manifest says, for people."""
+def inspection(artifact: Artifact, measured: Profile | None = None) -> RenderableType:
+    """Everything the manifest says, for people, and below it what was measured on the artifact's sample inputs."""
     manifest, report = artifact.manifest, scu.report_of(artifact)
     versions = manifest.versions
     rows = [
@@ -110,7 +112,8 @@ def inspection(artifact: Artifact) -> RenderableType:
     passes = table("passes", PASS_COLUMNS, map(_pass_row, manifest.passes))
     if report:
         return Group(*_warning(manifest), facts, scu.highlights(report), passes)
-    return Group(*_warning(manifest), facts, passes, *_layer_tables(manifest))
+    tables = facts, passes, *_layer_tables(manifest)
+    return Group(*_warning(manifest), *tables, *(expectation_tables(measured, manifest.layers) if measured else ()))
 
 
 def _layer_tables(manifest: Manifest) -> Iterator[RenderableType]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from guard_pages import guarded
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
@@ -133,17 +132,6 @@ def run_native(
     with NativeRegion(library, number, [*[None] * len(activations), *map(guarded, case.constants)], isa) as region:
         region.bind([guarded(a) for a in activations], outputs, rows, pool)()
     return [output.copy() for output in outputs]
-
-
-def guarded(array: Array) -> Array:
-    """A copy that ends where readable memory ends, aligned to its elements only."""
-    begin = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    pages = mmap.mmap(-1, begin + mmap.PAGESIZE)
-    address = np.frombuffer(pages, np.uint8).ctypes.data
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + begin), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
-    copy = np.frombuffer(pages, array.dtype, array.size, begin - array.nbytes).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def _size(dim: int | InputDim, activations: Sequence[Array]) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,8 +13,8 @@ import pytest
 
 from sparsecc.backends.tvm import codegen
 from sparsecc.backends.tvm.codegen import compile_kernels
-from sparsecc.backends.tvm.kernels.spec import Epilogue, GlobalAverage, Spmm
-from sparsecc.backends.tvm.objects import Kernel, kernel_objects
+from sparsecc.backends.tvm.kernels.spec import Epilogue, GlobalAverage, Isa, KernelSpec, Spmm
+from sparsecc.backends.tvm.objects import UNUSED_DAYS_MOST, Kernel, kernel_objects
 
 KERNELS: list[Kernel] = [(Spmm(epilogue=Epilogue("relu")), "avx512"), (GlobalAverage(), "avx2")]
 
@@ -72,3 +76,73 @@ def test_without_a_writable_folder_kernels_are_compiled(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert kernel_objects(KERNELS) == objects
+
+
+# ---- folders of other versions --------------------------------------------------------------------------------------
+
+
+def other_folder(cache: Path, digit: str, days: float) -> Path:
+    """As another version left it so many days ago."""
+    folder = cache / "sparsecc" / f"kernels-{digit * 16}"
+    folder.mkdir(parents=True)
+    (folder / "spmm_avx2").write_text("kernel")
+    return aged(folder, days)
+
+
+def aged(path: Path, days: float) -> Path:
+    used_s = time.time() - days * 24 * 3600
+    os.utime(path, (used_s, used_s))
+    return path
+
+
+def test_what_nobody_used_for_a_month_goes_when_a_folder_is_made(cache: Path) -> None:
+    old, recent = other_folder(cache, "0", UNUSED_DAYS_MOST + 1), other_folder(cache, "1", UNUSED_DAYS_MOST - 1)
+    kernel_objects(KERNELS)
+    assert not old.exists()
+    assert (recent / "spmm_avx2").exists()
+    assert len(files(cache)) == len(KERNELS) + 1
+
+    old = other_folder(cache, "2", UNUSED_DAYS_MOST + 1)
+    kernel_objects([(GlobalAverage(), "avx512")])
+    assert old.exists(), "only a new folder is a reason"
+
+
+def test_use_counts(cache: Path) -> None:
+    kernel_objects(KERNELS)
+    own = aged(files(cache)[0].parent, UNUSED_DAYS_MOST + 1)
+    kernel_objects(KERNELS)
+    assert time.time() - own.stat().st_mtime < 3600
+
+
+def test_nothing_else_is_removed(cache: Path) -> None:
+    away = cache / "away"
+    other_folder(cache, "0", 0).rename(away)
+    folder = cache / "sparsecc"
+    (folder / f"kernels-{'0' * 16}").symlink_to(aged(away, 99), target_is_directory=True)
+    for name in ("kernels", "kernels-old", f"kernels-{'0' * 17}", f"kernels-{'G' * 16}", f"old-kernels-{'0' * 16}"):
+        (folder / name).mkdir()
+        (folder / name / "file").write_text("kept")
+        aged(folder / name, 99)
+    for name in ("tuning.json", f"kernels-{'1' * 16}"):
+        (folder / name).write_text("{}")
+        aged(folder / name, 99)
+    (folder / f"kernels-{'2' * 16}" / "folder of the user").mkdir(parents=True)
+    aged(folder / f"kernels-{'2' * 16}", 99)
+    before = set(cache.rglob("*"))
+    kernel_objects(KERNELS)
+    assert before <= set(cache.rglob("*"))
+
+
+def test_a_folder_that_goes_meanwhile_is_made_again(
+    cache: Path, objects: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process would remove it, between what is read and what is written."""
+    kernel_objects(KERNELS[:1])
+
+    def removing(specs: Sequence[KernelSpec], isa: Isa) -> bytes:
+        shutil.rmtree(cache / "sparsecc")
+        return compile_kernels(specs, isa)
+
+    monkeypatch.setattr(codegen, "compile_kernels", removing)
+    assert kernel_objects(KERNELS) == objects
+    assert [path.name for path in files(cache)] == ["global_average_avx2"]

@@ -91,5 +91,6 @@ def _record(contract: Contract, elems: int, binding: str, payload_bytes: BlockCo
         binding=binding,
         degradation=None,
         dense_bytes=FLOAT32_BYTES * elems,
-        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16),
+        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16, contract.key.dtype),
+        dtype=contract.key.dtype,
     )

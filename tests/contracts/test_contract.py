@@ -33,7 +33,7 @@ def test_json_round_trip(contract: Contract) -> None:
 def test_json_is_as_published() -> None:
     """Another implementation reads this: changing it needs a new schema."""
     assert json.loads(to_json([GOOD])) == {
-        "schema": 3,
+        "schema": 4,
         "contracts": [
             {
                 "edge": "conv1",
@@ -51,6 +51,7 @@ def test_json_is_as_published() -> None:
                 "fill_value": 0.0,
                 "skip_zero": False,
                 "order": "rows",
+                "scale": 0.0,
             }
         ],
     }
@@ -154,10 +155,10 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     (b"\xff\xfe\xfd", "is not valid JSON: "),
     ("[" * 100_000, "is not valid JSON: "),
     ("[]", "has no object at the top"),
-    ("{}", "is not an object of schema 3 and contracts"),
-    ('{"schema": true, "contracts": []}', "is not an object of schema 3 and contracts"),
-    ('{"schema": 3, "contracts": {}}', "is not an object of schema 3 and contracts"),
-    ('{"schema": 3, "contracts": [1]}', "has no object at contracts[0]"),
+    ("{}", "is not an object of schema 4 and contracts"),
+    ('{"schema": true, "contracts": []}', "is not an object of schema 4 and contracts"),
+    ('{"schema": 4, "contracts": {}}', "is not an object of schema 4 and contracts"),
+    ('{"schema": 4, "contracts": [1]}', "has no object at contracts[0]"),
     (changed(key=3), "has no object at contracts[0].key"),
     (changed(key={}), "lacks contracts[0].key.base"),
     (changed(share_q16=1.5), "has a float at contracts[0].share_q16, expected int"),
@@ -183,9 +184,9 @@ def test_two_contracts_on_one_edge() -> None:
 
 def test_a_newer_schema() -> None:
     with pytest.raises(CompileError) as caught:
-        from_json('{"schema": 4}', "m.sparsecc/contracts.json")
+        from_json('{"schema": 5}', "m.sparsecc/contracts.json")
     assert str(caught.value) == (
-        "error[SCC046]: m.sparsecc/contracts.json has schema 4; this sparsecc reads up to schema 3\n"
+        "error[SCC046]: m.sparsecc/contracts.json has schema 5; this sparsecc reads up to schema 4\n"
         "  help: upgrade sparsecc, or compile the model again with this version"
     )
 

@@ -38,7 +38,7 @@ def test_without_limits_sensitivity_decides() -> None:
     ],
 )
 def test_limits_cap_the_share_as_far_as_they_must(limits: EdgeLimits, binding: str) -> None:
-    def cycles(elems: int, share_q16: int) -> int:
+    def cycles(elems: int, share_q16: int, _: str) -> int:
         return 10 + elems * share_q16 // WHOLE
 
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, cycles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import fx
 from torch._ops import OpOverload
@@ -48,5 +48,5 @@ def _expanded(graph: fx.Graph, node: fx.Node, stages: dict[fx.Node, int]) -> fx.
         return made
 
     with graph.inserting_before(node):
-        arrived: fx.Node = expand(call, *node.args)
-        return arrived
+        arrived = expand(call, *cast("tuple[Any, ...]", node.args))
+    return cast(fx.Node, arrived)

@@ -97,7 +97,7 @@ class _Emitter(fx.Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is KEEP_TOP_INT8:
-            return expand(lambda op, *args: self.call_function(op, args, {}), *args)
+            return expand(lambda op, args: self.call_function(op, args, {}), *args)
         if target in GRID_FUNCTIONS:
             x, scale, zero_point = args
             return torch.onnx.ops.symbolic(

@@ -40,7 +40,7 @@ def expand_int8(graph: fx.Graph, stages: Mapping[fx.Node, int]) -> dict[fx.Node,
 def _expanded(graph: fx.Graph, node: fx.Node, stages: dict[fx.Node, int]) -> fx.Node:
     """The three steps before the node, all in its stage."""
 
-    def call(op: OpOverload, *args: Any) -> Any:
+    def call(op: OpOverload, args: tuple[Any, ...]) -> Any:
         kind = "sent" if op in KEEP_TOPS else schema(op).name.removeprefix("sparsecc::")
         made = graph.create_node("call_function", op, args, name=f"{node.meta[EDGE]}_{kind}")
         made.meta = {**node.meta, "val": op(*fx.map_arg(args, lambda n: n.meta["val"]))}

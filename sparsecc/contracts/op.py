@@ -130,16 +130,18 @@ def keep_top_int8(
     tile, key = (tile_elems, map_block, fill_block, axis), (key_bits, key_shift, key_base, zero_point)
     moves = share_lo_q16, share_hi_q16, period, margin_lo_q16, margin_hi_q16
     numbers = share_q16, *tile, *key, skip_zero, *moves, scale
-    return expand(lambda op, *args: op(*args), x, sensitivity, fill, *numbers)
+    return expand(lambda op, args: op(*args), x, sensitivity, fill, *numbers)
 
 
-def expand(call: Callable[..., Value], x: Value, sensitivity: Value, fill: Value, *numbers: Any) -> Value:
-    """``keep_top_int8`` in three steps: ``call(op, *args)`` makes each, of what the one before it gave."""
+def expand(
+    call: Callable[[OpOverload, tuple[Any, ...]], Value], x: Value, sensitivity: Value, fill: Value, *numbers: Any
+) -> Value:
+    """``keep_top_int8`` in three steps: ``call(op, args)`` makes each, of what the one before it gave."""
     named = dict(zip(KEEP_TOPS[KEEP_TOP_INT8], numbers, strict=True))
     grid = named["scale"], named["zero_point"]
     op = KEEP_TOP_MOVING if named["period"] else KEEP_TOP
-    sent = call(op, call(QUANTISE, x, *grid), sensitivity, fill, *(named[name] for name in KEEP_TOPS[op]))
-    return call(DEQUANTISE, sent, *grid)
+    sent = call(op, (call(QUANTISE, (x, *grid)), sensitivity, fill, *(named[name] for name in KEEP_TOPS[op])))
+    return call(DEQUANTISE, (sent, *grid))
 
 
 def _arrived(flat: Tensor, kept: Tensor, fills: Tensor, skip_zero: bool) -> Tensor:

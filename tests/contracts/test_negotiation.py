@@ -65,6 +65,20 @@ def test_a_smaller_tile_is_the_counter_offer() -> None:
     assert bytes_of(256, offer.lo_q16) <= 700
 
 
+def test_int8_is_the_counter_offer_after_the_smallest_tile() -> None:
+    """Half of 64 elements take 16 + 8 + 128 B as float32; of 256 as int8, 16 + 32 + 128 B."""
+    limits, wishes, both = EdgeLimits(max_block_bytes=140), Wishes(0.95, 0.5), ("float32", "int8")
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=both)
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, True)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=("int8",))
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, False)
+    roomy = EdgeLimits(max_block_bytes=700)
+    assert negotiate_edge("e", 3000, FLAT, [FLAT], roomy, bytes_of, wishes=wishes, dtypes=both).dtype == "float32"
+    with pytest.raises(CompileError) as caught:
+        negotiate_edge("e", 3000, FLAT, [FLAT], EdgeLimits(max_block_bytes=50), bytes_of, wishes=wishes, dtypes=both)
+    assert "needs 50.0% of 3000 elements, 2627 B a sample, but 50 B for the block of a tile" in str(caught.value)
+
+
 def test_an_edge_that_no_contract_suits() -> None:
     with pytest.raises(CompileError) as caught:
         negotiate_edge("relu_3", 2048, FLAT, [FLAT], EdgeLimits(max_received_bytes=600), bytes_of)

@@ -183,6 +183,18 @@ def test_contracts_that_the_unit_cannot_carry_out(changes: dict[str, object], me
     )
 
 
+def test_given_contracts_of_int8_need_a_machine_that_ranks_it(tmp_path: Path) -> None:
+    path = tmp_path / "floats.toml"
+    path.write_text('extends = "scu-v1"\nname = "floats"\ndtypes = ["float32"]\n')
+    contracts = [replace(Contract.fixed(edge, Key("int8"), HALF), scale=0.5) for edge in ("relu", "relu_1")]
+    with pytest.raises(CompileError) as caught:
+        compiled(settled=(contracts, dict.fromkeys(("relu", "relu_1"), uniform_map())), target_file=path)
+    assert str(caught.value).startswith(
+        "error[SCC121]: the contract on relu travels as int8, which floats cannot rank (it needs the dtype and "
+        "register key_base)\n  help: give contracts that were settled for this target\n"
+    )
+
+
 def test_given_contracts_need_a_codec() -> None:
     contracts = [Contract.fixed(edge, Key("float32"), HALF) for edge in ("relu", "relu_1")]
     maps = dict.fromkeys(("relu", "relu_1"), uniform_map())

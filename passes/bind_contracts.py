@@ -56,7 +56,8 @@ class BindContracts:
 
 def _outcome(r: EdgeRecord) -> str:
     share = f"{r.settled_q16 / WHOLE:.1%} of {r.elems} elements"
-    return f"{share}, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}"
+    travels = f" as {r.dtype}" if r.dtype != "float32" else ""
+    return f"{share}{travels}, {r.dense_bytes} B -> {r.settled_bytes} B: {r.binding}"
 
 
 def settle(program: Program, options: ContractOptions, unit: Unit) -> Settled:
@@ -85,7 +86,12 @@ def _negotiated(
     else:
         calibration = from_arrays(program, cast("Mapping[str, Array]", data))
     tile_elems = unit.tile_elems(program)
-    measured = Options(form=options.form, block=options.map_block, routing=options.routing, tile_elems=tile_elems)
+    # maps are renewed from what arrives, as float32
+    dtypes = ("float32",) if options.update_maps else unit.payload_dtypes(program)
+    dtypes = dtypes[dtypes.index(options.payload_dtype) :]
+    measured = Options(
+        form=options.form, block=options.map_block, routing=options.routing, dtypes=dtypes, tile_elems=tile_elems
+    )
     names = [edge.name for edge in edges(assign_stages(program.graph))]
     limits = dict.fromkeys(names, unit.limits(program))
     costs = unit.block_bytes(program), limits, unit.block_cycles(program)

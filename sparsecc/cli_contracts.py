@@ -111,6 +111,14 @@ Fill = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+PayloadDtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|int8",
+        help="What float32 travels as: float32 (default), or int8 on a grid measured on --calibration.",
+        rich_help_panel=PANEL,
+    ),
+]
 UpdateMaps = Annotated[
     bool,
     typer.Option("--update-maps", help="Renew sensitivity maps from what crosses the link.", rich_help_panel=PANEL),
@@ -143,6 +151,7 @@ def contract_options(
     period: int | None,
     fill: str | None,
     update_maps: bool,
+    payload_dtype: str | None,
     codecs: str | None,
     target_file: Path | None,
     contracts: Path | None,
@@ -159,6 +168,7 @@ def contract_options(
         period,
         fill,
         update_maps or None,
+        payload_dtype,
         codecs,
         target_file,
         contracts,
@@ -166,7 +176,7 @@ def contract_options(
     if target != "scu" and all(option is None for option in (*budgets.values(), *others)):
         return None
     from sparsecc.contracts.contract import FILLS
-    from sparsecc.contracts.options import ROUTINGS, SENSITIVITIES, ContractOptions
+    from sparsecc.contracts.options import PAYLOAD_DTYPES, ROUTINGS, SENSITIVITIES, ContractOptions
 
     return ContractOptions(
         calibration=calibration,
@@ -177,6 +187,7 @@ def contract_options(
         period=period or 0,
         fill=FILLS[0] if fill is None else fill,
         update_maps=update_maps,
+        payload_dtype=PAYLOAD_DTYPES[0] if payload_dtype is None else payload_dtype,
         codecs=() if codecs is None else _names(codecs),
         target_file=target_file,
         settled=contracts,

@@ -507,10 +507,11 @@ CODES: dict[str, Code] = {
         "`sparsecc compile --help` and the docstring of ContractOptions show what they take.",
     ),
     "SCC120": Code(
-        "no codec for a contract",
+        "no codec or dtype for a contract",
         "RAW carries whole tiles only, and is always needed; to leave elements out takes bitmask or index. The target "
-        "lacks a codec, or the options do not allow it.",
-        "Allow more with --codecs, or give the target file more `codecs`.",
+        "lacks a codec, or the options do not allow it. For int8 payloads it needs int8 among its dtypes, and a "
+        "register for the zero point.",
+        "Allow more with --codecs, give the target file more `codecs` or `dtypes`, or leave out --payload-dtype.",
     ),
     "SCC121": Code(
         "contract for another unit",
@@ -525,9 +526,9 @@ CODES: dict[str, Code] = {
         "Give --calibration, a smaller --period or shorter tiles; or leave --period out.",
     ),
     "SCC124": Code(
-        "nothing to fill, rank or update with",
-        "--fill mean and whatever concerns sensitivity maps need calibration data. --routing sensitivity and "
-        "--update-maps also need room for maps in the unit's memory.",
+        "nothing to fill, rank, update or quantise with",
+        "--fill mean, --payload-dtype int8 and whatever concerns sensitivity maps need calibration data. --routing "
+        "sensitivity and --update-maps also need room for maps in the unit's memory.",
         "Give --calibration, or a greater --map-block; or leave the option out.",
     ),
     # 125-126: pictures

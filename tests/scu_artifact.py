@@ -76,7 +76,7 @@ def figure(scale: int) -> Figure:
 def report_tree() -> dict[str, Any]:
     """report.json, with a log of the negotiation."""
     edge = {
-        "edge": "relu_1", "elems": ELEMS, "tile_elems": ELEMS,
+        "edge": "relu_1", "elems": ELEMS, "tile_elems": ELEMS, "dtype": "float32",
         "proposed_q16": 1 << 15, "adjusted_q16": 3 << 14, "lo_q16": 1 << 12, "hi_q16": 1 << 16, "settled_q16": 1 << 14,
         "binding": "receive buffer", "degradation": 0.00125, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES,
     }  # fmt: skip

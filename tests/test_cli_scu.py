@@ -114,8 +114,10 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         "16",
         "--fill",
         "mean",
-        "--update-maps",
+        "--payload-dtype",
+        "int8",
     )
+    assert options(cli, asked, "--target", "scu", "--update-maps") == ContractOptions(update_maps=True)
     names = ("--codecs", "raw, index,raw", "--sensitivity", "product", "--routing", "sensitivity")
     assert options(cli, asked, *everything, *names) == ContractOptions(
         calibration=Path("c.npz"),
@@ -124,7 +126,7 @@ def test_options_of_contracts(cli: Cli, asked: Asked, tmp_path: Path, monkeypatc
         map_block=8,
         period=16,
         fill="mean",
-        update_maps=True,
+        payload_dtype="int8",
         codecs=("raw", "index"),
         target_file=Path("my.toml"),
     )
@@ -532,7 +534,20 @@ def test_inspect_contracts_that_were_given(cli: Cli, tmp_path: Path, manifest: M
     assert "(--contracts, or --keep without --calibration): nothing was negotiated\n" in result.out
     facts = cli("inspect", path, "--contracts", "--json").json
     edge = {"edge": "relu_1", "elems": ELEMS, "settled_q16": 1 << 14, "dense_bytes": 256, "settled_bytes": BLOCK_BYTES}
-    assert facts == {"negotiated": False, "edges": [{**edge, "codec": "bitmask"}]}
+    assert facts == {"negotiated": False, "edges": [{**edge, "dtype": "float32", "codec": "bitmask"}]}
+
+
+def test_inspect_contracts_that_travel_as_int8(cli: Cli, tmp_path: Path, manifest: Manifest) -> None:
+    tree = report_tree()
+    edge = tree["settlement"]["edges"][0]
+    edge |= {"dtype": "int8", "binding": "budget of bytes; int8 for the block buffer"}
+    path = scu_artifact(tmp_path / "m", manifest, tree).path
+    lines = words(cli("inspect", path, "--contracts").out)
+    assert any(line[:5] == ["edge", "elements", "sent", "as", "per"] for line in lines)
+    assert any(line[:3] == ["relu_1", "64", "int8"] for line in lines)
+    assert "budget of bytes; int8 for the block buffer" in " ".join(cli("inspect", path, "--contracts").out.split())
+    text = " ".join(cli("inspect", path).out.split())
+    assert "less than everything on 1 of 1 edge, as int8 on 1" in text
 
 
 def test_inspect_schedule(cli: Cli, artifact: Path) -> None:

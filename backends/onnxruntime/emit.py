@@ -15,8 +15,9 @@ from onnx import helper, numpy_helper
 from torch import fx, nn
 
 from sparsecc.capture import dynamic_axes, quiet, widen
-from sparsecc.contracts.op import KEEP_TOP_MOVING, KEEP_TOPS
-from sparsecc.contracts.portable import function_name, keep_top_function
+from sparsecc.contracts.op import KEEP_TOP_INT8, KEEP_TOP_MOVING, KEEP_TOPS, expand
+from sparsecc.contracts.op_int8 import QUANTISE
+from sparsecc.contracts.portable import GRID_FUNCTIONS, function_name, grid_functions, keep_top_function
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
 from sparsecc.ops import ATTENTION, UNPACK, attend
@@ -95,6 +96,18 @@ class _Emitter(fx.Interpreter):
         )
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is KEEP_TOP_INT8:
+            return expand(lambda op, args: self.call_function(op, args, {}), *args)
+        if target in GRID_FUNCTIONS:
+            x, scale, zero_point = args
+            return torch.onnx.ops.symbolic(
+                f"{DOMAIN}::{GRID_FUNCTIONS[target]}",
+                (x,),
+                {"scale": scale, "zero_point": zero_point},
+                dtype=torch.int8 if target is QUANTISE else torch.float32,
+                shape=x.shape,
+                version=1,
+            )
         if target in KEEP_TOPS:
             x, sensitivity, fill, *numbers = args
             return torch.onnx.ops.symbolic(
@@ -170,9 +183,11 @@ def export(
 
 
 def _contract_functions(program: Program) -> list[onnx.FunctionProto]:
+    """Of all dtypes that travel, perhaps more than are called."""
     calls = [node for node in program.graph.nodes if node.target in KEEP_TOPS]
-    used = {(_dtype_name(call.meta["val"]), call.target is KEEP_TOP_MOVING) for call in calls}
-    return [keep_top_function(dtype, moving=moving) for dtype, moving in sorted(used)]
+    dtypes = sorted({_dtype_name(call.args[2].meta["val"]) for call in calls})
+    keep_tops = [keep_top_function(dtype, moving=moving) for dtype in dtypes for moving in (False, True)]
+    return [*keep_tops, *grid_functions()]
 
 
 def _dtype_name(x: torch.Tensor) -> str:

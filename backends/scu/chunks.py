@@ -13,8 +13,6 @@ from .descriptor import Flag
 from .machine import Target
 from .unit_program import Contract
 
-WIDTH = Dtype.FLOAT32.width_bytes
-
 
 @dataclass(frozen=True)
 class Chunk:
@@ -74,6 +72,7 @@ class Sending:
     codecs: Sequence[Codec]
     lossless: Codec | None
     ranking: Ranking | None
+    dtype: Dtype
     fill: int  # field of SEND and RECV
     register: int
     where: Where | None
@@ -94,15 +93,16 @@ class Sending:
 
         Raises: CompileError SCC120 where only RAW is allowed, which sends what the contract drops.
         """
+        width = self.dtype.width_bytes
         for row in range(self.rows):
             start = 0
             while start < self.elems:
                 n = min(self.tile_elems, self.elems - start)
                 k, moves = self._most(n), self.moves and n == self.tile_elems
                 codec = self._codec(n, k, moves)
-                block_bytes = worst_case_bytes(codec, n, k, Dtype.FLOAT32)
+                block_bytes = worst_case_bytes(codec, n, k, self.dtype)
                 tiles = max(1, min((self.elems - start) // n, room // block_bytes))
-                begin = (row * self.elems + start) * WIDTH
+                begin = (row * self.elems + start) * width
                 ranking = self.ranking if k < n or moves else None
                 if ranking:  # entries of a descriptor follow one another
                     at = start // ranking.block % ranking.repeat
@@ -111,7 +111,7 @@ class Sending:
                 if moves:
                     flags, more = flags | Flag.REGISTER, {**more, "contract": self.register}
                 opens = moves and start == 0
-                yield Chunk(begin, tiles * n * WIDTH, n, tiles, k, codec, block_bytes, flags, more, opens)
+                yield Chunk(begin, tiles * n * width, n, tiles, k, codec, block_bytes, flags, more, opens)
                 start += tiles * n
 
     def _most(self, n: int) -> int:
@@ -123,7 +123,7 @@ class Sending:
         if self.lossless is not None and k == n:
             return self.lossless
         allowed = [codec for codec in self.codecs if codec != Codec.RAW] if moves else self.codecs
-        codec = smallest_exact(n, k, Dtype.FLOAT32, allowed)
+        codec = smallest_exact(n, k, self.dtype, allowed)
         if codec is None:
             names = ", ".join(codec.name.lower() for codec in self.codecs) or "none"
             raise CompileError.of(

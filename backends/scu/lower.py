@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import fx
 from torch._ops import OpOverload
@@ -24,9 +23,10 @@ from sparsecc.contracts.stages import Edge, assign_stages, edges
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
 
-from .chunks import WIDTH, Ranking, Sending, without_zeros
+from .chunks import Ranking, Sending, without_zeros
 from .codecs import Codec, Dtype
 from .descriptor import Op, Queue
+from .int8_edges import expand_int8
 from .machine import Target
 from .map_space import MapSpace
 from .pieces import chain_granularity, chain_to, piece_of
@@ -93,7 +93,7 @@ def lower(
     carries; SCC124 no room for maps), and what ``generate`` raises.
     """
     static = specialise(program)
-    stages = assign_stages(static.graph)
+    stages = expand_int8(static.graph, assign_stages(static.graph))
     bound = {node.meta.get(EDGE) for node in static.graph.nodes if node.target in KEEP_TOPS}
     space = MapSpace(target, {edge: measured for edge, measured in (maps or {}).items() if edge in bound})
     lowering = _Lowering(target, static, stages, {e.node: e for e in edges(stages)}, generate, codecs, lossless, space)
@@ -122,6 +122,7 @@ class _Lowering:
     deferred: set[fx.Node] = field(default_factory=set[fx.Node])
     contracts: list[Contract] = field(default_factory=list[Contract])
     dram_bytes: int = 0
+    zero_point: int = 0  # that the unit ranks int8 by
     meta: dict[str, Any] = field(default_factory=lambda: {"inputs": [], "outputs": [], "edges": []})
 
     def find_chains(self) -> None:
@@ -129,7 +130,7 @@ class _Lowering:
         outputs = set(self.static.graph.output_node().all_input_nodes)
         for edge in self.edges.values():
             source = cast(fx.Node, edge.node.args[0]) if edge.node.target in KEEP_TOPS else edge.node
-            if edge.carries_float32 and source.op == "call_function":
+            if _in_blocks(edge) and source.op == "call_function":
                 chain = chain_to(source, self.stages, {*self.edges, *outputs}, self.target.tile.cols)
                 self.chains[edge.node] = chain
                 self.deferred.update(chain)
@@ -243,7 +244,8 @@ class _Lowering:
         scratch = list[Part]()
         if kernel.scratch_bytes:
             scratch.append(self._buffer(f"{name}.scratch", f"tile{tile}", kernel.scratch_bytes))
-        dtype = Dtype.FLOAT32 if node.meta["val"].is_floating_point() else Dtype.INT8
+        floats = any(n.meta["val"].is_floating_point() for n in (node, *node.all_input_nodes[:1]))
+        dtype = Dtype.FLOAT32 if floats else Dtype.INT8
         call = Call(kernel.symbol, dtype, kernel.m, kernel.n, kernel.k, tuple(operands))
         queue = KERNEL_QUEUES[tile % len(KERNEL_QUEUES)]
         self.tasks.append(Task(name, Op.COMPUTE, queue, source, result, call=call, scratch=tuple(scratch)))
@@ -254,10 +256,10 @@ class _Lowering:
         Where pieces end as transfers do, each has a buffer of its own, that is free once it was sent.
         """
         last, grain = chain[-1], chain_granularity(chain, self.target.tile.cols)
-        elems = last.meta["val"].numel()
+        elems, width = last.meta["val"].numel(), last.meta["val"].element_size()
         whole = grain > 1 or self._read_here(last)
         if whole:
-            self.places[last, tile] = self._buffer(f"{last.name}@tile{tile}", f"tile{tile}", WIDTH * elems)
+            self.places[last, tile] = self._buffer(f"{last.name}@tile{tile}", f"tile{tile}", width * elems)
         done = before = 0
         for end in ends:
             part = Part("", 0, 0)
@@ -267,18 +269,18 @@ class _Lowering:
                     stop = min(stop, done + grain)
                 part = self._piece(chain, done, stop - done, tile, whole=whole)
                 done = stop
-            yield Part(self.places[last, tile].buffer, WIDTH * before, WIDTH * (end - before)) if whole else part
+            yield Part(self.places[last, tile].buffer, width * before, width * (end - before)) if whole else part
             before = end
 
     def _piece(self, chain: Sequence[fx.Node], start: int, elems: int, tile: int, *, whole: bool) -> Part:
         made = dict[fx.Node, Part]()
         for node in chain:
-            piece = piece_of(node, start, elems)
+            piece, width = piece_of(node, start, elems), node.meta["val"].element_size()
             sources = [made[n] if n in made else self._slice(n, tile, *span) for n, *span in piece.inputs]
             if node is chain[-1] and whole:
-                result = Part(self.places[node, tile].buffer, WIDTH * start, WIDTH * elems)
+                result = Part(self.places[node, tile].buffer, width * start, width * elems)
             else:
-                result = self._buffer(f"{node.name}[{start}]@tile{tile}", f"tile{tile}", WIDTH * elems)
+                result = self._buffer(f"{node.name}[{start}]@tile{tile}", f"tile{tile}", width * elems)
             self._kernel(f"{node.name}[{start}]", piece.node, tile, sources, result)
             made[node] = result
         return made[chain[-1]]
@@ -309,7 +311,7 @@ class _Lowering:
         for t in tiles:
             memory, bytes_ = f"tile{t}", _bytes(source.meta["val"])
             self.places[node, t] = self._buffer(f"{node.name}@{memory}:received", memory, bytes_)
-        if edge.carries_float32:
+        if _in_blocks(edge):
             self._send_and_receive(edge, source, [self.places[node, t] for t in tiles])
         else:
             for t in tiles:
@@ -320,14 +322,16 @@ class _Lowering:
         number = len(self.meta["edges"])
         name: str = edge.node.meta.get(EDGE, source.name)
         self.meta["edges"].append(name)
-        sending = self._sending(edge, name, _bytes(source.meta["val"]))
+        sending = self._sending(edge, name, source.meta["val"])
         chunks = list(sending.chunks(link.bytes // CHUNKS_IN_LINK))
         memory = block_memory(self.target, max(chunk.block_bytes for chunk in chunks))
         entry = len(self.contracts)
         if sending.moves:
             self.contracts.append(sending.contract)
+        if sending.dtype == Dtype.INT8:
+            self._set_zero_point(name, sending.numbers["zero_point"])
         chain = self.chains.get(edge.node, [])
-        ends = [(chunk.start + chunk.bytes) // WIDTH for chunk in chunks]
+        ends = [(chunk.start + chunk.bytes) // sending.dtype.width_bytes for chunk in chunks]
         if chain:
             parts = self._pieces(chain, ends, tile)
         else:
@@ -338,7 +342,7 @@ class _Lowering:
                 load = {"contract": sending.register, "k": entry, "tag": number}
                 self.tasks.append(Task(f"{source.name}:contract{i}", Op.CONTRACT, Queue.CONFIG, fields=load, edge=name))
             blocks = self._buffer(f"{source.name}:blocks{i}", memory, chunk.tiles * chunk.block_bytes)
-            fields = {"dtype": Dtype.FLOAT32, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
+            fields = {"dtype": sending.dtype, "codec": chunk.codec, "k": chunk.k, "tile_n": chunk.tile_n}
             fields |= {"fill": sending.fill, "tiles": chunk.tiles, "run_bytes": chunk.bytes}
             fields |= {"reps1": 1, "reps2": 1, "tag": number}
             sent = fields | {"flags": chunk.flags, "dst_st1": chunk.block_bytes, **chunk.more}
@@ -349,19 +353,32 @@ class _Lowering:
                 self.tasks.append(Task(f"{there.buffer}:recv{i}", Op.RECV, Queue.IN, blocks, arrives, held, edge=name))
 
         if sending.numbers and name in self.smap.maps:
-            row_bytes, update = WIDTH * sending.elems, self.smap.update(sending)
+            row_bytes, update = sending.dtype.width_bytes * sending.elems, self.smap.update(sending)
             for row in range(sending.rows):
                 part = Part(received[0].buffer, row * row_bytes, row_bytes)
                 self.tasks.append(Task(f"{name}:update{row}", Op.SMAP_UPD, Queue.CONFIG, part, fields=update))
 
-    def _sending(self, edge: Edge, name: str, bytes_: int) -> Sending:
-        node, rows, elems, numbers = edge.node, 1, bytes_ // WIDTH, dict[str, int]()
+    def _set_zero_point(self, edge: str, zero_point: int) -> None:
+        """There is one for all of int8, so it changes between edges."""
+        if zero_point == self.zero_point:
+            return
+        self.zero_point = zero_point
+        source = self._constant(torch.tensor([zero_point], dtype=torch.int32))
+        memory = next(name for name, memory in self.target.memory.items() if memory.kind == "config")
+        register = self.target.register["key_base"]
+        place = self._buffer(f"{edge}:key_base", memory, source.bytes, register.offset + register.bytes * Dtype.INT8)
+        fields = {"run_bytes": source.bytes}
+        self.tasks.append(Task(f"{edge}:zero point", Op.CFGW, Queue.CONFIG, source, place, fields, edge=edge))
+
+    def _sending(self, edge: Edge, name: str, value: torch.Tensor) -> Sending:
+        node, rows, elems, numbers = edge.node, 1, value.numel(), dict[str, int]()
         if node.target in KEEP_TOPS:
             names = KEEP_TOPS[cast(OpOverload, node.target)]
             numbers = dict(zip(names, cast("tuple[int, ...]", node.args[3:]), strict=True))
             shape: torch.Size = node.meta["val"].shape
             rows = shape[: numbers["axis"]].numel()
             elems //= rows
+        dtype = Dtype.INT8 if value.dtype == torch.int8 else Dtype.FLOAT32
         lossless = without_zeros(self.target) if self.lossless else None
         whole = tile_of_everything(self.target, Codec.RAW if lossless is None else lossless, elems)
         tile_elems = min(numbers.get("tile_elems", whole), elems)
@@ -374,7 +391,8 @@ class _Lowering:
             codecs=self.codecs,
             lossless=lossless,
             ranking=self._ranking(node, name, numbers, elems, tile_elems) if numbers else None,
-            fill=int(self._constant_of(node, 2).view(np.uint32)[0]) >> 16 if numbers else 0,  # the rest is 0
+            dtype=dtype,
+            fill=_fill_bits(self._constant_of(node, 2), dtype) if numbers else 0,
             register=len(self.contracts) % self.target.command.contracts,
             where=where(node),
         )
@@ -404,3 +422,14 @@ def is_alias(node: fx.Node) -> bool:
 
 def _bytes(value: torch.Tensor) -> int:
     return value.numel() * value.element_size()
+
+
+def _in_blocks(edge: Edge) -> bool:
+    """Whether it travels through the link; the rest is copied."""
+    return edge.carries_float32 or edge.node.target in KEEP_TOPS
+
+
+def _fill_bits(fill: Array, dtype: Dtype) -> int:
+    """Field ``fill`` of a descriptor: of float32 the upper bits, the others are 0."""
+    bits = int(fill.view(dtype.bits)[0])
+    return bits >> 16 if dtype == Dtype.FLOAT32 else bits

@@ -18,6 +18,8 @@ from typing import cast
 import torch
 from torch import fx
 
+from sparsecc.contracts.op_int8 import QUANTISE
+
 aten = torch.ops.aten
 ELEMENTWISE = frozenset(
     {
@@ -29,6 +31,7 @@ ELEMENTWISE = frozenset(
         aten.add.Tensor,
         aten.sub.Tensor,
         aten.mul.Tensor,
+        QUANTISE,
     }
 )
 
@@ -65,7 +68,7 @@ def granularity(node: fx.Node, columns: int) -> int:
     value: torch.Tensor = node.meta["val"]
     if node.target in ELEMENTWISE:
         same = all(n.meta["val"].numel() == value.numel() for n in node.all_input_nodes)
-        return int(same and value.dtype == torch.float32)
+        return int(same and value.dtype in (torch.float32, torch.int8))
     if node.target is aten.layer_norm.default:
         return int(value.shape[-1]) if len(cast("list[int]", node.args[1])) == 1 else 0
     if node.target is aten.conv2d.default and value.dim() == 4:
@@ -90,7 +93,7 @@ def piece_of(node: fx.Node, start: int, elems: int) -> Piece:
         copies[n].meta["val"] = torch.empty(shape, dtype=n.meta["val"].dtype)
     args = fx.map_arg(node.args, copies.__getitem__)
     made = graph.create_node("call_function", node.target, args, node.kwargs, node.name)
-    made.meta = {**node.meta, "val": torch.empty(_shape(node, elems))}
+    made.meta = {**node.meta, "val": torch.empty(_shape(node, elems), dtype=node.meta["val"].dtype)}
     return Piece(made, start, elems, tuple(inputs))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import fx
 
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.contracts import Contract, EdgeLimits
+from sparsecc.contracts.negotiation import BlockCost
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.settled import Settled, Settlement
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
@@ -38,7 +39,7 @@ NO_ROOM = ("SCC111", "SCC112")
 def target_for(options: ContractOptions) -> Target:
     """The machine that contracts are made for.
 
-    Raises: CompileError (SCC089 a target file that cannot be used; SCC120 a codec that the target lacks).
+    Raises: CompileError (SCC089 a target file that cannot be used; SCC120 a codec or dtype that the target lacks).
     """
     target = load_target(options.target_file) if options.target_file else scu_v1()
     if unknown := [codec for codec in ("raw", *options.codecs) if codec not in target.codecs]:
@@ -47,7 +48,19 @@ def target_for(options: ContractOptions) -> Target:
             f"{target.name} has no codec '{unknown[0]}', only {', '.join(target.codecs) or 'none'}",
             help="allow other codecs, or add it to `codecs` in the target file; raw is always needed",
         )
+    if options.payload_dtype not in payload_dtypes(target):
+        raise CompileError.of(
+            "SCC120",
+            f"{target.name} cannot send {options.payload_dtype}: its `dtypes` or its register key_base are missing",
+            help="leave out --payload-dtype, or give the target file both",
+        )
     return target
+
+
+def payload_dtypes(target: Target) -> tuple[str, ...]:
+    """What float32 may travel as: of int8 the zero point is in a register, and every edge has its own."""
+    ranked = "int8" in target.dtypes and "key_base" in target.register
+    return ("float32", "int8") if ranked else ("float32",)
 
 
 class SCUnit:
@@ -59,10 +72,13 @@ class SCUnit:
     def tile_elems(self, program: Program) -> int:
         return target_of(program).selector.tile_elems
 
-    def block_bytes(self, program: Program) -> Callable[[int, int], int]:
+    def payload_dtypes(self, program: Program) -> tuple[str, ...]:
+        return payload_dtypes(target_of(program))
+
+    def block_bytes(self, program: Program) -> BlockCost:
         return functools.partial(block_bytes, codecs_of(program))
 
-    def block_cycles(self, program: Program) -> Callable[[int, int], int]:
+    def block_cycles(self, program: Program) -> BlockCost:
         return functools.cache(functools.partial(block_cycles, target_of(program), codecs_of(program)))
 
     def limits(self, program: Program) -> EdgeLimits:
@@ -74,6 +90,9 @@ class SCUnit:
         most = target.selector.tile_elems
         mistakes = {
             f"has tiles of {contract.tile_elems} elements, and {target.name} takes {most}": contract.tile_elems > most,
+            f"travels as {key.dtype}, which {target.name} cannot rank (it needs the dtype and register key_base)": (
+                key.dtype not in payload_dtypes(target)
+            ),
             f"has keys of base {key.base} and shift {key.shift}, and only 0 can be compiled": key.base or key.shift,
         }
         for mistake in (text for text, made in mistakes.items() if made):

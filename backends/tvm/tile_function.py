@@ -10,14 +10,20 @@ import torch
 
 from .relax_function import Lowered, relax_function
 from .tile_call import Call, Operand, dtype_name
-from .tile_kernels import Attention, Convolution, attention, conv2d, linear, mask_strides
+from .tile_kernels import Attention, Convolution, attention, conv2d, dequantise, linear, mask_strides, quantise
 
 
 def tile_function(call: Call) -> Lowered:
     """Raises: what `relax_function` raises."""
     a = call.arguments
     mask: Operand | None = a.get("attn_mask")
-    function = None
+    match str(call.target):
+        case "sparsecc.quantise.default":
+            return Lowered(quantise(call.operands[0].elems, a["scale"], a["zero_point"]), (0,), reduces=False)
+        case "sparsecc.dequantise.default":
+            return Lowered(dequantise(call.operands[0].elems, a["scale"], a["zero_point"]), (0,), reduces=False)
+        case _:
+            function = None
     if call.item is None and all(o.dtype is torch.float32 for o in call.operands if o != mask):
         match str(call.target):
             case "aten.conv2d.default":

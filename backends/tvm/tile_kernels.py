@@ -1,8 +1,9 @@
-"""Kernels of a compute tile written by hand, because their loops matter: convolution, linear layer, attention.
+"""Kernels of a compute tile written by hand: convolution, linear layer and attention, because their loops matter, and
+the way to int8 and back, because their rounding does.
 
-Every one is an S-TIR function of float32 with fixed sizes. Its parameters are the tensors in the order of the ATen
-op's arguments, then the result. Innermost loops run over neighbouring outputs, never over a sum, so that a C compiler
-vectorises them without changing the order of any addition; the order is said with each kernel.
+Every one is an S-TIR function with fixed sizes, of float32 but for int8. Its parameters are the tensors in the order of
+the op's arguments, then the result. Innermost loops run over neighbouring outputs, never over a sum, so that a C
+compiler vectorises them without changing the order of any addition; the order is said with each kernel.
 
 Letters: B batch, C input channels of a group, F filters, H W input, Y X output, M rows, N columns, K inner size,
 L queries, S keys, E size of a head.
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+
+from sparsecc.contracts.int8 import GREATEST, LEAST
 
 from .kernels.script import UNBOUNDED, Array, Expr, IRBuilder, T, loop, when
 
@@ -84,6 +87,32 @@ def copy(dtype: str, elems: int) -> Any:
             dst[i] = src[i]
 
     return function([dtype, dtype], body)
+
+
+def quantise(elems: int, scale: float, zero_point: int) -> Any:
+    """float32 -> int8, as sparsecc.contracts.int8 says."""
+
+    def body(arrays: Sequence[Array]) -> None:
+        src, dst = arrays
+        hidden = temporary(1)  # of a constant, TVM would multiply by the reciprocal
+        hidden[0] = T.float32(scale)
+        with loop(0, elems) as i:
+            number = T.Select(T.isnan(src[i]), T.float32(0), src[i])
+            place = T.nearbyint(number / hidden[0]) + T.float32(zero_point)
+            dst[i] = T.Cast("int8", T.max(T.min(place, T.float32(GREATEST)), T.float32(LEAST)))
+
+    return function(["float32", "int8"], body)
+
+
+def dequantise(elems: int, scale: float, zero_point: int) -> Any:
+    """int8 -> float32, as sparsecc.contracts.int8 says."""
+
+    def body(arrays: Sequence[Array]) -> None:
+        src, dst = arrays
+        with loop(0, elems) as i:
+            dst[i] = T.Cast("float32", T.Cast("int32", src[i]) - T.int32(zero_point)) * T.float32(scale)
+
+    return function(["int8", "float32"], body)
 
 
 def conv2d(s: Convolution, *, bias: bool) -> Any:

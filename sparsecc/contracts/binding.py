@@ -13,7 +13,7 @@ from sparsecc.program import Program
 
 from .contract import Contract, check_contract_fits
 from .maps import SensitivityMap
-from .op import KEEP_TOPS, attributes, op_of
+from .op import KEEP_TOPS, attributes, op_of, travelling
 from .stages import assign_stages, edges
 
 EDGE = "edge"
@@ -21,7 +21,7 @@ EDGE = "edge"
 
 
 def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> None:
-    """What other stages read of an edge becomes what its contract sends; contracts of the whole tensor change nothing.
+    """What other stages read of an edge becomes what its contract sends; some send everything, and change nothing.
 
     Both are keyed by the name of the edge's node.
     Raises: CompileError SCC044 for a contract that does not fit its edge, or is on none.
@@ -44,7 +44,8 @@ def insert_contracts(program: Program, contracts: Mapping[str, Contract], maps: 
         if contract.keeps_everything:
             continue
         s = program.add_constant(f"{name}_sensitivity", torch.as_tensor(sensitivity))
-        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.dropped, dtype=value.dtype))
+        fill_dtype = travelling(contract, value.dtype)
+        fill = program.add_constant(f"{name}_fill", torch.full((1,), contract.dropped, dtype=fill_dtype))
         sent = _insert(program, edge.node, contract, s, fill)
         sent.meta[EDGE] = name
         for reader in edge.readers:

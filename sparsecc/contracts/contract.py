@@ -13,6 +13,7 @@ import torch
 
 from sparsecc.diagnostics import CompileError, Diagnostic, Where
 
+from .int8 import dequantise, is_scale, quantise
 from .keys import DTYPES, Array, Bytes, Key, make_keys
 from .topk import (
     MAX_TILE_ELEMS,
@@ -27,7 +28,7 @@ from .topk import (
     select_moving,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 """Rises when contracts written by this sparsecc could be misread by an older one."""
 FILLS = ("zero", "mean")
 ORDERS = ("rows", "channels-last")
@@ -48,6 +49,8 @@ class Contract:
     than margin_lo_q16. Buffers and schedules are made for the upper end. A sample is what the axes before ``axis``
     enumerate; its elements are traversed in row-major order, by ``order`` "channels-last" with ``axis`` moved to the
     end. Then a tile holds all channels of some pixels, not all pixels of some channels, and the map has S channels.
+
+    With a ``scale`` the edge carries float32 and travels as int8 (int8.py): keys, k, and fill are those of int8.
     """
 
     edge: str
@@ -65,6 +68,7 @@ class Contract:
     fill_value: float = 0.0
     skip_zero: bool = False  # kept elements that equal the fill are not sent: the payload's length varies
     order: str = "rows"
+    scale: float = 0.0  # of float32 that travels as int8; 0: elements travel as they are
 
     @classmethod
     def fixed(cls, edge: str, key: Key, share_q16: int, *, tile_elems: int = 1024, map_block: int = 1) -> Contract:
@@ -85,11 +89,16 @@ class Contract:
     @property
     def keeps_everything(self) -> bool:
         """Whether the edge travels whole, as without a contract."""
-        return self.share_lo_q16 == WHOLE
+        return self.share_lo_q16 == WHOLE and not self.scale
+
+    @property
+    def edge_dtype(self) -> str:
+        """What the edge carries; ``key.dtype`` is what travels."""
+        return "float32" if self.scale else self.key.dtype
 
     @property
     def dropped(self) -> float:
-        """What stands for dropped elements."""
+        """What stands for dropped elements, of the dtype that travels."""
         return self.fill_value if self.fill == "mean" else self.key.zero_point
 
     @property
@@ -108,8 +117,13 @@ def transmit(
     """What arrives of x, and which elements are sent: the reference of torch, onnxruntime and the simulator.
 
     Shapes: x [..., elements from contract.axis on]; sensitivity u8 [S], of blocks of contract.map_block elements; fill,
-    of x's dtype, one value per element in traversal order (spread it) or one for all; both results have the shape of x.
+    of the dtype that travels, one value per element in traversal order (spread it) or one for all; both results have
+    the shape of x.
     """
+    if contract.scale:
+        grid = contract.scale, contract.key.zero_point
+        values, sent = transmit(quantise(x, *grid), sensitivity, replace(contract, scale=0.0), fill, selector)
+        return dequantise(values, *grid), sent
     if contract.order == "channels-last":
         moved = np.moveaxis(x, contract.axis, -1)
         values, sent = transmit(moved, sensitivity, replace(contract, order="rows"), fill, selector)
@@ -175,6 +189,10 @@ def _mistakes(contract: Contract) -> Iterator[str]:
         yield f"a fill of {contract.fill_value!r} is not one of the {key.dtype} numbers that 16 bits tell"
     elif contract.fill == "zero" and contract.fill_value:
         yield f"fill 'zero' has the value {contract.fill_value!r}"
+    if contract.scale and key.dtype != "int8":
+        yield f"{key.dtype} travels as it is, and there is a scale of {contract.scale!r}"
+    elif contract.scale and not is_scale(contract.scale):
+        yield f"a scale of {contract.scale!r} is no normal float32 number above 0"
     if contract.order not in ORDERS:
         yield f"order '{contract.order}' is none of {', '.join(ORDERS)}"
 
@@ -193,8 +211,8 @@ def check_contract_fits(
 ) -> Iterator[Diagnostic]:
     """SCC044 where the edge's tensor, or its sensitivity map of ``map_elems`` entries, is not the contract's."""
     help_text = "the contracts belong to another model, or it has changed since: compile it again"
-    if dtype != contract.key.dtype:
-        message = f"contract on {contract.edge} is for {contract.key.dtype}, but the edge carries {dtype}"
+    if dtype != contract.edge_dtype:
+        message = f"contract on {contract.edge} is for {contract.edge_dtype}, but the edge carries {dtype}"
         yield Diagnostic("SCC044", message, where, help_text)
     if contract.axis > len(shape):
         message = f"contract on {contract.edge} begins at axis {contract.axis}, but the edge has {len(shape)} axes"

@@ -11,7 +11,7 @@ from sparsecc.diagnostics import CompileError
 
 from .calibration import count_samples
 from .keys import Array
-from .options import ROUTINGS, SENSITIVITIES, ContractOptions
+from .options import PAYLOAD_DTYPES, ROUTINGS, SENSITIVITIES, ContractOptions
 from .settled import load_contracts
 
 ADD_SAMPLES = "add --calibration calib.npz, samples under the names of the inputs"
@@ -20,7 +20,7 @@ ADD_SAMPLES = "add --calibration calib.npz, samples under the names of the input
 def verify_calibrated(options: ContractOptions) -> None:
     """That there are calibration data if anything is to be measured on them.
 
-    Raises: CompileError (SCC116 a budget, SCC123 a k that moves, SCC124 means or maps, without calibration data).
+    Raises: CompileError (SCC116 a budget, SCC123 a k that moves, SCC124 means, maps or int8, without calibration data).
     """
     if options.calibration is not None or options.settled is not None:
         return
@@ -37,6 +37,13 @@ def verify_calibrated(options: ContractOptions) -> None:
             "--fill mean puts the mean of what an edge drops in its place, which calibration data tell, and there are "
             "none",
             help=f"{ADD_SAMPLES}; or leave out --fill",
+        )
+    if options.payload_dtype != PAYLOAD_DTYPES[0]:
+        raise CompileError.of(
+            "SCC124",
+            f"--payload-dtype {options.payload_dtype} needs the range of what every edge carries, which calibration "
+            "data tell, and there are none",
+            help=f"{ADD_SAMPLES}; or leave out --payload-dtype",
         )
     about_maps = {
         f"--sensitivity {options.form}": options.form != SENSITIVITIES[0],

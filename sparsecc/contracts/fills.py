@@ -13,6 +13,7 @@ from sparsecc.progress import track
 
 from .calibration import Calibration, split
 from .contract import Contract, fill_in_16_bits, transmit
+from .int8 import quantise
 from .joint import settle_again
 from .maps import SensitivityMap
 from .procedure import Options
@@ -34,7 +35,7 @@ def settle_means(
     contracts = {c.edge: c for c in settlement.contracts}
     for edge, mean in dropped_means(program, fitting, contracts, settlement.maps).items():
         contract = contracts[edge]
-        contracts[edge] = replace(contract, fill="mean", fill_value=fill_in_16_bits(contract.key.dtype, mean))
+        contracts[edge] = replace(contract, fill="mean", fill_value=_as_sent(contract, mean))
     return settle_again(program, settlement, contracts, checking, drop, "with --fill mean,", "--fill")
 
 
@@ -54,3 +55,10 @@ def dropped_means(
             sums[edge] += float(dropped.sum(dtype=np.float64))
             counts[edge] += dropped.size
     return {edge: sums[edge] / counts[edge] for edge in lossy if counts[edge]}
+
+
+def _as_sent(contract: Contract, mean: float) -> float:
+    """The number of the dtype that travels which is nearest to a mean, and which a descriptor can tell."""
+    if contract.scale:
+        return float(quantise(np.array(mean, np.float32), contract.scale, contract.key.zero_point))
+    return fill_in_16_bits(contract.key.dtype, mean)

@@ -93,8 +93,9 @@ def _record(contract: Contract, elems: int, binding: str, limits: EdgeLimits, pa
         lo_q16=None,
         hi_q16=None,
         settled_q16=contract.share_q16,
-        binding=spill_noted(binding, tile_elems, contract.share_hi_q16, limits, payload_bytes),
+        binding=spill_noted(binding, tile_elems, contract.share_hi_q16, limits, payload_bytes, contract.key.dtype),
         degradation=None,
         dense_bytes=FLOAT32_BYTES * elems,
-        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16),
+        settled_bytes=edge_cost(payload_bytes, elems, contract.tile_elems, contract.share_hi_q16, contract.key.dtype),
+        dtype=contract.key.dtype,
     )

@@ -19,6 +19,7 @@ from sparsecc.progress import track
 
 from .calibration import Calibration, split
 from .contract import MAX_MARGIN, Contract
+from .int8 import quantise
 from .joint import settle_again
 from .keys import Array, make_keys
 from .maps import SensitivityMap
@@ -95,6 +96,8 @@ def margins(shares: Array) -> tuple[int, int]:
 def _shares(x: Array, contract: Contract, measured: SensitivityMap, period: int) -> Array:
     ordered = np.moveaxis(x, contract.axis, -1) if contract.order == "channels-last" else x
     flat = ordered.reshape(int(np.prod(ordered.shape[: contract.axis])), -1)
+    if contract.scale:
+        flat = quantise(flat, contract.scale, contract.key.zero_point)
     keys = make_keys(flat, measured.gradient, contract.map_block, contract.key)
     periods = keys.shape[1] // contract.tile_elems // period
     tiled = keys[:, : periods * period * contract.tile_elems].reshape(-1, period, contract.tile_elems)

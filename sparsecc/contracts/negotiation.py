@@ -4,13 +4,14 @@
 2. The receiver adjusts it to what it needs at least, the share that would keep ``receiver_mass`` of its own map (the
    map of what it sends on itself; of the last layers, that of the edge), and what its buffer and its time allow.
 3. Where that leaves nothing and the buffer for one block is what is short, the receiver offers a tile of half the
-   size, down to 64 elements. At last it offers that blocks spill: they wait in another memory, in tiles of full size,
-   and may have any length.
+   size, down to 64 elements; then the next dtype, such as int8 after float32, from the first size on. At last it offers
+   that blocks spill: they wait in another memory, in tiles of the first size and dtype, and may have any length.
 4. Else the negotiation fails with the reason.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from bisect import bisect_right
@@ -25,9 +26,9 @@ from .keys import Bytes
 from .maps import Averages
 from .topk import WHOLE
 
-BlockCost = Callable[[int, int], int]
-"""Of the elements of a tile and the share (in 1/65536): bytes or cycles of its block. It never falls as
-shares rise, but for the last step, to everything."""
+BlockCost = Callable[[int, int, str], int]
+"""Of the elements of a tile, the share (in 1/65536) and the dtype that travels: bytes or cycles of its block. It never
+falls as shares rise, but for the last step, to everything."""
 LEAST_TILE_ELEMS = 64
 NO_CODEC = "RAW: no codec makes it smaller"
 NO_CYCLES = "RAW: a contract saves no cycles"
@@ -46,7 +47,10 @@ class EdgeLimits:
 
 @dataclass(frozen=True)
 class Offer:
-    """What the two agreed on; shares in 1/65536. ``binding`` set the adjusted share, ``hi_binding`` is what caps it."""
+    """What the two agreed on; shares in 1/65536. ``binding`` set the adjusted share, ``hi_binding`` is what caps it.
+
+    ``dtype`` is what travels, of which ``counter_offer`` says that the receiver asked for it.
+    """
 
     tile_elems: int
     proposed_q16: int
@@ -55,6 +59,8 @@ class Offer:
     hi_q16: int
     binding: str
     hi_binding: str
+    dtype: str = "float32"
+    counter_offer: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,27 +82,42 @@ def least_share(sensitivity: Bytes, mass: float) -> int:
     return min(WHOLE, max(1, math.ceil(places / len(sensitivity) * WHOLE)))
 
 
-def edge_cost(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int, most_q16: int = WHOLE) -> int:
+def edge_cost(
+    block_cost: BlockCost,
+    elems: int,
+    tile_elems: int,
+    share_q16: int,
+    dtype: str = "float32",
+    most_q16: int = WHOLE,
+) -> int:
     """Of one sample: the sum over its tiles, the last of which may be shorter. Never falls as the share rises.
 
     A share that takes no less than everything costs what everything does: then everything is sent (``why_whole``),
     unless ``most_q16`` forbids that.
     """
     able = {share_q16, WHOLE} if most_q16 == WHOLE else {share_q16}
-    return min(_sum(block_cost, elems, tile_elems, share) for share in able)
+    return min(_sum(block_cost, elems, tile_elems, share, dtype) for share in able)
 
 
-def _sum(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int) -> int:
+def _sum(block_cost: BlockCost, elems: int, tile_elems: int, share_q16: int, dtype: str) -> int:
     whole, rest = divmod(elems, tile_elems)
-    return whole * block_cost(tile_elems, share_q16) + (block_cost(rest, share_q16) if rest else 0)
+    return whole * block_cost(tile_elems, share_q16, dtype) + (block_cost(rest, share_q16, dtype) if rest else 0)
 
 
 def why_whole(
-    elems: int, tile_elems: int, share_q16: int, payload_bytes: BlockCost, cycles: BlockCost | None = None
+    elems: int,
+    tile_elems: int,
+    share_q16: int,
+    payload_bytes: BlockCost,
+    cycles: BlockCost | None = None,
+    dtype: str = "float32",
 ) -> str | None:
     """Why an edge had better send everything than a share below 1; None if it had not."""
     for cost, reason in ((payload_bytes, NO_CODEC), (cycles, NO_CYCLES)):
-        if cost and edge_cost(cost, elems, tile_elems, share_q16) >= edge_cost(cost, elems, tile_elems, WHOLE):
+        if cost is None:
+            continue
+        of_share = functools.partial(edge_cost, cost, elems, tile_elems, dtype=dtype)
+        if of_share(share_q16) >= of_share(WHOLE):
             return reason
     return None
 
@@ -109,9 +130,17 @@ def halves(tile_elems: int) -> Iterator[int]:
         yield tile_elems
 
 
-def spill_noted(binding: str, tile_elems: int, share_q16: int, limits: EdgeLimits, payload_bytes: BlockCost) -> str:
+def spill_noted(
+    binding: str,
+    tile_elems: int,
+    share_q16: int,
+    limits: EdgeLimits,
+    payload_bytes: BlockCost,
+    dtype: str = "float32",
+) -> str:
     """The binding constraint, and whether the blocks of such tiles spill."""
-    spills = limits.max_block_bytes is not None and payload_bytes(tile_elems, share_q16) > limits.max_block_bytes
+    room = limits.max_block_bytes
+    spills = room is not None and payload_bytes(tile_elems, share_q16, dtype) > room
     return f"{binding}; {SPILL}" if spills else binding
 
 
@@ -126,33 +155,48 @@ def negotiate_edge(
     tile_elems: int = 1024,
     wishes: Wishes = Wishes(),
     where: Where | None = None,
+    dtypes: Sequence[str] = ("float32",),
 ) -> Offer:
     """Bounds of an edge of ``elems`` elements a sample; ``sender`` and ``receivers`` are sensitivities u8 [S].
+
+    ``dtypes`` are those that may travel, the first unless there is no room for it.
 
     Raises: CompileError SCC048 when no share suits both sides.
     """
     proposed = least_share(sender, wishes.sender_mass)
     needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
-    spilling = tile_elems, replace(limits, max_block_bytes=None)
-    offers = itertools.chain(((tile, limits) for tile in halves(tile_elems)), [spilling])
+    fitting = ((tile, dtype, limits) for dtype in dtypes for tile in halves(tile_elems))
+    spilling = tile_elems, dtypes[0], replace(limits, max_block_bytes=None)
+    offers = itertools.chain(fitting, [spilling])
     while True:
-        tile_elems, allowed = next(offers)
-        caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles)
+        tile_elems, dtype, allowed = next(offers)
+        caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles, dtype)
         binding = min(caps, key=lambda name: caps[name])
         if caps[binding] >= needed:
             break
         if binding != "block buffer":
-            _fail(edge, elems, min(tile_elems, elems), needed, caps[binding], binding, limits, payload_bytes, where)
+            least_bytes = edge_cost(payload_bytes, elems, min(tile_elems, elems), needed, dtype)
+            _fail(edge, elems, needed, least_bytes, caps[binding], binding, limits, where)
     hi = caps[binding]
     adjusted = min(max(min(proposed, caps["payload"]), needed), hi)
     reason = "sensitivity"
     if adjusted != proposed:
         reason = "receiver's need" if adjusted == needed else binding
-    return Offer(tile_elems, min(proposed, caps["payload"]), adjusted, needed, hi, reason, binding)
+    return Offer(
+        tile_elems,
+        min(proposed, caps["payload"]),
+        adjusted,
+        needed,
+        hi,
+        reason,
+        binding,
+        dtype,
+        counter_offer=dtype != dtypes[0],
+    )
 
 
 def _caps(
-    elems: int, tile_elems: int, limits: EdgeLimits, payload_bytes: BlockCost, cycles: BlockCost | None
+    elems: int, tile_elems: int, limits: EdgeLimits, payload_bytes: BlockCost, cycles: BlockCost | None, dtype: str
 ) -> dict[str, int]:
     """The greatest share that each constraint allows; -1 where it allows none at all."""
 
@@ -160,29 +204,28 @@ def _caps(
         return WHOLE if limit is None else bisect_right(range(WHOLE + 1), limit, key=cost) - 1
 
     def payload(share: int) -> int:
-        return edge_cost(payload_bytes, elems, tile_elems, share)
+        return edge_cost(payload_bytes, elems, tile_elems, share, dtype)
 
     caps = {
         "payload": most(limits.max_payload_bytes, payload),
         "receive buffer": most(limits.max_received_bytes, payload),
         "block buffer": most(
-            limits.max_block_bytes, lambda share: edge_cost(payload_bytes, tile_elems, tile_elems, share)
+            limits.max_block_bytes, lambda share: edge_cost(payload_bytes, tile_elems, tile_elems, share, dtype)
         ),
     }
     if cycles is not None:
-        caps["cycles"] = most(limits.max_cycles, lambda share: edge_cost(cycles, elems, tile_elems, share))
+        caps["cycles"] = most(limits.max_cycles, lambda share: edge_cost(cycles, elems, tile_elems, share, dtype))
     return caps
 
 
 def _fail(
     edge: str,
     elems: int,
-    tile_elems: int,
     needed: int,
+    least_bytes: int,
     cap: int,
     binding: str,
     limits: EdgeLimits,
-    payload_bytes: BlockCost,
     where: Where | None,
 ) -> None:
     constraint, way_out = {
@@ -193,12 +236,11 @@ def _fail(
         ),
         "cycles": (f"{limits.max_cycles} cycles until all has arrived", "give the transfer more time"),
     }[binding]
-    payload = edge_cost(payload_bytes, elems, tile_elems, needed)
     room = f"leave room for {cap / WHOLE:.1%}" if cap > 0 else "leave room for none"
     raise CompileError.of(
         "SCC048",
-        f"no contract suits edge {edge}: its receiver needs {needed / WHOLE:.1%} of {elems} elements, {payload} B a "
-        f"sample, but {constraint} {room}",
+        f"no contract suits edge {edge}: its receiver needs {needed / WHOLE:.1%} of {elems} elements, {least_bytes} B "
+        f"a sample, but {constraint} {room}",
         where=where,
         help=f"{way_out} in the target file (--target-file)",
     )

@@ -1,17 +1,19 @@
 """``torch.ops.sparsecc.keep_top``: a contract in a torch graph, with the exact selection of topk.py.
 
-``keep_top_moving`` is that of a contract whose k moves. Importing this module registers the ops. They run in eager
-mode, stay one node under torch.export, and are trainable: the choice is taken as given, so what is sent passes its
-gradient straight through, and what is dropped receives none, like the sensitivity and the fill. (ResNet-20 at 28 % of
-its bytes, 312 steps of the recipe in benchmarks/finetune_contracts.py: 87.2 % of 1,000 test images; with the gradient
-of the identity for dropped elements too, 83.8 %.)
+``keep_top_moving`` is that of a contract whose k moves, ``keep_top_int8`` that of float32 that travels as int8.
+Importing this module registers the ops. They run in eager mode, stay one node under torch.export, and are trainable:
+the choice is taken as given, so what is sent passes its gradient straight through, and what is dropped receives none,
+like the sensitivity and the fill. (ResNet-20 at 28 % of its bytes, 312 steps of the recipe in
+benchmarks/finetune_contracts.py: 87.2 % of 1,000 test images; with the gradient of the identity for dropped elements
+too, 83.8 %.) What int8 clamps receives none either.
 
 Letters: R samples, N elements of each, T whole tiles of n, S map entries, F fill entries.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,9 @@ from torch.nn import functional
 from sparsecc.program import schema
 
 from .contract import Contract
+from .int8 import GREATEST, LEAST
 from .keys import offset_table
+from .op_int8 import DEQUANTISE, QUANTISE, places
 from .topk import STEPS, WHOLE, Moves, keep_elems
 
 _BITS = {
@@ -31,6 +35,7 @@ _BITS = {
     torch.bfloat16: torch.int16,
     torch.float32: torch.int32,
 }
+Value = TypeVar("Value")
 
 
 @torch.library.custom_op("sparsecc::keep_top", mutates_args=())
@@ -97,6 +102,46 @@ def keep_top_moving(
     kept = _first_moving(keys[:, :whole].reshape(len(flat), whole // width, width), moves).reshape(len(flat), whole)
     rest = _first_k(keys[:, whole:], keep_elems(elems - whole, share_hi_q16))
     return _arrived(flat, torch.cat([kept, rest], 1), _spread(fill, fill_block, elems), skip_zero).reshape(x.shape)
+
+
+@torch.library.custom_op("sparsecc::keep_top_int8", mutates_args=())
+def keep_top_int8(
+    x: Tensor,
+    sensitivity: Tensor,
+    fill: Tensor,
+    share_q16: int,
+    tile_elems: int,
+    map_block: int,
+    fill_block: int,
+    axis: int,
+    key_bits: int,
+    key_shift: int,
+    key_base: int,
+    zero_point: int,
+    skip_zero: bool,
+    share_lo_q16: int,
+    share_hi_q16: int,
+    period: int,
+    margin_lo_q16: int,
+    margin_hi_q16: int,
+    scale: float,
+) -> Tensor:
+    """float32 x as it arrives by way of int8, of which ``fill`` is; with a period, k moves."""
+    tile, key = (tile_elems, map_block, fill_block, axis), (key_bits, key_shift, key_base, zero_point)
+    moves = share_lo_q16, share_hi_q16, period, margin_lo_q16, margin_hi_q16
+    numbers = share_q16, *tile, *key, skip_zero, *moves, scale
+    return expand(lambda op, args: op(*args), x, sensitivity, fill, *numbers)
+
+
+def expand(
+    call: Callable[[OpOverload, tuple[Any, ...]], Value], x: Value, sensitivity: Value, fill: Value, *numbers: Any
+) -> Value:
+    """``keep_top_int8`` in three steps: ``call(op, args)`` makes each, of what the one before it gave."""
+    named = dict(zip(KEEP_TOPS[KEEP_TOP_INT8], numbers, strict=True))
+    grid = named["scale"], named["zero_point"]
+    op = KEEP_TOP_MOVING if named["period"] else KEEP_TOP
+    sent = call(op, (call(QUANTISE, (x, *grid)), sensitivity, fill, *(named[name] for name in KEEP_TOPS[op])))
+    return call(DEQUANTISE, (sent, *grid))
 
 
 def _arrived(flat: Tensor, kept: Tensor, fills: Tensor, skip_zero: bool) -> Tensor:
@@ -172,6 +217,7 @@ def _ranks(keys: Tensor) -> Tensor:
     return (keys - 0x8000).bitwise_left_shift_(16).bitwise_or_(from_end)
 
 
+@keep_top_int8.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?
 @keep_top_moving.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?
 @keep_top.register_fake  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator]  Callable of what?
 def _like_x(x: Tensor, *_: object) -> Tensor:
@@ -183,6 +229,16 @@ def _note_kept(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.others = len(inputs) - 1
 
 
+def _note_kept_int8(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *others = inputs
+    named = dict(zip(KEEP_TOPS[KEEP_TOP_INT8], inputs[3:], strict=True))
+    grid = named["scale"], named["zero_point"]
+    place = places(x, *grid)
+    arrives = DEQUANTISE(QUANTISE(x, *grid), *grid) == output
+    ctx.save_for_backward(arrives & (place >= LEAST) & (place <= GREATEST) & ~x.isnan())
+    ctx.others = len(others)
+
+
 def _through_kept(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (kept,) = ctx.saved_tensors
     return (grad * kept, *[None] * ctx.others)
@@ -190,36 +246,32 @@ def _through_kept(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 keep_top.register_autograd(_through_kept, setup_context=_note_kept)  # pyright: ignore[reportUnknownMemberType]
 keep_top_moving.register_autograd(_through_kept, setup_context=_note_kept)  # pyright: ignore[reportUnknownMemberType]
+keep_top_int8.register_autograd(_through_kept, setup_context=_note_kept_int8)  # pyright: ignore[reportUnknownMemberType]
 
 KEEP_TOP: OpOverload = torch.ops.sparsecc.keep_top.default
 KEEP_TOP_MOVING: OpOverload = torch.ops.sparsecc.keep_top_moving.default
-KEEP_TOPS = {op: tuple(a.name for a in schema(op).arguments[3:]) for op in (KEEP_TOP, KEEP_TOP_MOVING)}
+KEEP_TOP_INT8: OpOverload = torch.ops.sparsecc.keep_top_int8.default
+KEEP_TOPS = {op: tuple(a.name for a in schema(op).arguments[3:]) for op in (KEEP_TOP, KEEP_TOP_MOVING, KEEP_TOP_INT8)}
 """What follows x, sensitivity and fill; ONNX's functions have attributes of the same names."""
 
 
 def op_of(contract: Contract) -> OpOverload:
+    if contract.scale:
+        return KEEP_TOP_INT8
     return KEEP_TOP_MOVING if contract.period else KEEP_TOP
 
 
-def attributes(contract: Contract, fill_block: int = 1) -> dict[str, int]:
+def attributes(contract: Contract, fill_block: int = 1) -> dict[str, int | float]:
     """The attributes of a contract's op, by name and in the op's order; ONNX's are the same."""
     key = contract.key
-    fixed = {
-        "share_q16": contract.share_q16,
-        "tile_elems": contract.tile_elems,
-        "map_block": contract.map_block,
+    of_key = {
         "fill_block": fill_block,
-        "axis": contract.axis,
         "key_bits": key.bits,
         "key_shift": key.shift,
         "key_base": key.base,
         "zero_point": key.zero_point,
-        "skip_zero": contract.skip_zero,
     }
-    if not contract.period:
-        return fixed
-    names = ("share_lo_q16", "share_hi_q16", "period", "margin_lo_q16", "margin_hi_q16")
-    return fixed | {name: getattr(contract, name) for name in names}
+    return {n: of_key[n] if n in of_key else getattr(contract, n) for n in KEEP_TOPS[op_of(contract)]}
 
 
 def transmit(
@@ -227,8 +279,13 @@ def transmit(
 ) -> Tensor:
     """What arrives of x: ``contract.transmit`` in torch. Without a fill, dropped elements are the contract's."""
     if fill is None:
-        fill = x.new_full((1,), contract.dropped)
+        fill = torch.full((1,), contract.dropped, dtype=travelling(contract, x.dtype), device=x.device)
     last = contract.order == "channels-last"
     ordered = x.movedim(contract.axis, -1) if last else x
     arrived: Tensor = op_of(contract)(ordered, sensitivity, fill, *attributes(contract, fill_block).values())
     return arrived.movedim(-1, contract.axis).contiguous() if last else arrived
+
+
+def travelling(contract: Contract, dtype: torch.dtype) -> torch.dtype:
+    """Of the payload of an edge that carries ``dtype``; of its fill too."""
+    return torch.int8 if contract.scale else dtype

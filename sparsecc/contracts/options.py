@@ -16,6 +16,7 @@ from .topk import WHOLE
 
 SENSITIVITIES = ("taylor", "product", "activation")
 ROUTINGS: tuple[Routing, ...] = ("magnitude", "sensitivity")
+PAYLOAD_DTYPES = ("float32", "int8")
 BUDGETS: Mapping[Kind, str] = {
     "bytes": "bytes budget",
     "cycles": "cycles budget",
@@ -35,9 +36,9 @@ class ContractOptions:
     ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
     all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
     samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
-    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill`` and ``update_maps`` need
-    them. ``settled`` contracts, or the folder or artifact that holds them, are taken as they are, with the period and
-    the fill that they have.
+    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill``, ``update_maps`` and
+    ``payload_dtype`` int8 need them. ``settled`` contracts, or the folder or artifact that holds them, are taken as
+    they are, with the period, the fill and the dtype that they have.
 
     Raises: CompileError SCC119 for what means nothing.
     """
@@ -53,6 +54,7 @@ class ContractOptions:
     period: int = 0  # tiles
     fill: str = FILLS[0]  # "mean": of what each edge drops of the calibration data
     update_maps: bool = False  # the program renews maps from what it moves
+    payload_dtype: str = PAYLOAD_DTYPES[0]  # that edges of float32 travel as
     codecs: tuple[str, ...] = ()  # all that the target has
     target_file: Path | None = None
     settled: Path | tuple[Sequence[Contract], Mapping[str, SensitivityMap]] | None = None
@@ -75,6 +77,14 @@ class ContractOptions:
             )
         if self.fill not in FILLS:
             raise _unusable(f"there is no fill '{self.fill}'", suggest(self.fill, [*FILLS]))
+        if self.payload_dtype not in PAYLOAD_DTYPES:
+            known = suggest(self.payload_dtype, [*PAYLOAD_DTYPES])
+            raise _unusable(f"payloads cannot have dtype '{self.payload_dtype}'", known)
+        if self.update_maps and self.payload_dtype != PAYLOAD_DTYPES[0]:
+            raise _unusable(
+                f"maps are renewed from float32 that arrives, and a payload dtype of {self.payload_dtype} sends none",
+                "leave out one of the two",
+            )
         _verify_codecs(self.codecs)
 
     @property
@@ -110,6 +120,7 @@ def _verify_budgets(options: ContractOptions) -> None:
         f"fill '{options.fill}'": options.fill != FILLS[0],
         "an update of maps": options.update_maps,
         "a block of maps": options.map_block is not None,
+        f"payload dtype '{options.payload_dtype}'": options.payload_dtype != PAYLOAD_DTYPES[0],
         f"sensitivity '{options.form}'": options.form != SENSITIVITIES[0],
         f"routing '{options.routing}'": options.routing != ROUTINGS[0],
     }

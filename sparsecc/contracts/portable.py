@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 import onnx.parser
@@ -16,10 +17,14 @@ from onnx import helper
 from sparsecc.formats.portable import DOMAIN, OPSET
 
 from .contract import Contract
+from .int8 import GREATEST, LEAST
 from .keys import FLOATS, FloatFormat, offset_table
 from .op import attributes
+from .op_int8 import DEQUANTISE, QUANTISE
 from .topk import STEPS
 
+GRID_FUNCTIONS = {QUANTISE: "Quantise", DEQUANTISE: "Dequantise"}
+"""The functions of ops on the grid of int8, which have attributes of the names of their arguments."""
 _ATTRIBUTES = "share_q16, tile_elems, map_block, fill_block, axis, key_bits, key_shift, key_base, zero_point, skip_zero"
 _MOVING_ATTRIBUTES = f"{_ATTRIBUTES}, share_lo_q16, share_hi_q16, period, margin_lo_q16, margin_hi_q16"
 
@@ -312,6 +317,44 @@ _KEEP = """
 """
 
 
+_GRID = """
+    step = Constant <value_float: float = @scale> ()
+    zero_64 = Constant <value_int: int = @zero_point> ()
+    zero_point_f = Cast <to = 1> (zero_64)
+"""
+
+
+def grid_functions() -> list[onnx.FunctionProto]:
+    """``Quantise(x; scale, zero_point)`` -> q and ``Dequantise(q; scale, zero_point)`` -> x, as int8.py says."""
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>'
+    quantise = f"""{head}
+Quantise <scale, zero_point> (x) => (q)
+{{
+    {_GRID}
+    nothing = Constant <value = float {{0.0}}> ()
+    least = Constant <value = float {{{LEAST}.0}}> ()
+    greatest = Constant <value = float {{{GREATEST}.0}}> ()
+    nan = IsNaN (x)
+    number = Where (nan, nothing, x)
+    quotient = Div (number, step)
+    whole = Round (quotient)
+    place = Add (whole, zero_point_f)
+    bounded = Clip (place, least, greatest)
+    q = Cast <to = 3> (bounded)
+}}
+"""
+    dequantise = f"""{head}
+Dequantise <scale, zero_point> (q) => (x)
+{{
+    {_GRID}
+    place = Cast <to = 1> (q)
+    steps = Sub (place, zero_point_f)
+    x = Mul (steps, step)
+}}
+"""
+    return [onnx.parser.parse_function(text) for text in (quantise, dequantise)]
+
+
 def function_name(dtype: str, *, moving: bool = False) -> str:
     """KeepTop_float32, KeepTopMoving_float32 and so on: the op type of a contract on an edge of ``dtype``."""
     return f"KeepTop{'Moving' * moving}_{dtype}"
@@ -337,7 +380,11 @@ def keep_top_function(dtype: str, *, moving: bool = False) -> onnx.FunctionProto
 
 
 def keep_top_node(contract: Contract, inputs: Sequence[str], output: str, fill_block: int = 1) -> onnx.NodeProto:
-    """A call of the function: inputs are the names of x, sensitivity (u8) and fill (x's dtype)."""
+    """A call of the function: inputs are the names of x, sensitivity (u8) and fill (x's dtype).
+
+    Of a contract with a scale, x is int8, between ``Quantise`` and ``Dequantise``.
+    """
+    contract = replace(contract, scale=0.0)
     name = function_name(contract.key.dtype, moving=contract.period > 0)
     node = helper.make_node(name, list(inputs), [output], domain=DOMAIN)
     numbers = attributes(contract, fill_block)

@@ -22,11 +22,13 @@ from .calibration import Calibration, split
 from .contract import Contract
 from .curves import Curve
 from .degradation import measure_degradation
+from .int8 import grid
 from .joint import Joint, with_shares
 from .keys import MOST_SENSITIVE, Bytes, Key
 from .maps import SensitivityMap
 from .measures import choose_loss, main_output, quality_name
 from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge, spill_noted, why_whole
+from .ranges import Range, measure_ranges
 from .replay import outputs
 from .sensitivity import measure_sensitivity, traversal_order
 from .settled import EdgeRecord, Settlement
@@ -45,9 +47,9 @@ BISECTIONS = 7  # an accuracy budget is met with the bytes known to 1/128 of the
 class Budget:
     """What the contracts may cost.
 
-    "bytes", "cycles": a share of what all edges take dense (bytes without headers) or at share 1 (cycles). "accuracy":
-    the greatest drop of quality on held-out data, 0.01 being a percentage point. "keep": the same share everywhere, no
-    search. "agreed": no budget, every edge carries what its sender and receiver agreed on.
+    "bytes", "cycles": a share of what all edges take in float32, dense (bytes without headers) or at share 1 (cycles).
+    "accuracy": the greatest drop of quality on held-out data, 0.01 being a percentage point. "keep": the same share
+    everywhere, no search. "agreed": no budget, every edge carries what its sender and receiver agreed on.
     """
 
     kind: Kind
@@ -58,7 +60,8 @@ class Budget:
 class Options:
     """How to measure. ``routing`` "magnitude" ranks by |a|, "sensitivity" by |a| times the map's gradient part.
 
-    ``loss`` as in measures, ``form`` and ``block`` as in sensitivity; ``order`` None: what suits each edge.
+    ``loss`` as in measures, ``form`` and ``block`` as in sensitivity; ``order`` None: what suits each edge. ``dtypes``
+    are those that edges may travel as, float32 or int8: the first, and where blocks of it find no room the next.
     """
 
     loss: str = "auto"
@@ -66,7 +69,7 @@ class Options:
     block: int | None = None
     routing: Routing = "magnitude"
     order: str | None = None
-    key: Key = field(default_factory=lambda: Key("float32"))
+    dtypes: tuple[str, ...] = ("float32",)
     tile_elems: int = 1024
     held_out: float = 0.5
     seed: int = 0
@@ -110,16 +113,18 @@ def negotiate(
             options.tile_elems,
             options.wishes,
             where(edge.node),
+            options.dtypes,
         )
         for edge in cut
     }
+    ranges = measure_ranges(program, [name for name, offer in offers.items() if offer.dtype == "int8"], fitting)
     counted = cycles if budget.kind in ("accuracy", "cycles") else None  # bytes and keep are orders about bytes
     reasons = _better_whole(offers, elems, {n: offer.lo_q16 for n, offer in offers.items()}, payload_bytes, counted)
     offers |= {name: replace(offers[name], lo_q16=WHOLE, adjusted_q16=WHOLE) for name in reasons}
     measured = maps
     if options.routing == "magnitude":
         maps = {name: replace(m, gradient=np.full_like(m.gradient, MOST_SENSITIVE)) for name, m in maps.items()}
-    whole = {name: _whole(name, offer, maps[name], orders[name], options.key) for name, offer in offers.items()}
+    whole = {name: _whole(name, offer, maps[name], orders[name], ranges.get(name)) for name, offer in offers.items()}
     searching = budget.kind in ("bytes", "cycles", "accuracy")
     curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
     joint = Joint(program, checking, loss, maps, whole)
@@ -162,15 +167,17 @@ def _better_whole(
     """The edges that may send everything and had better than these shares, with the reasons."""
     able = {name: offer for name, offer in offers.items() if offer.hi_q16 == WHOLE > shares[name]}
     reasons = {
-        name: why_whole(elems[name], offer.tile_elems, shares[name], payload_bytes, cycles)
+        name: why_whole(elems[name], offer.tile_elems, shares[name], payload_bytes, cycles, offer.dtype)
         for name, offer in able.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _whole(name: str, offer: Offer, measured: SensitivityMap, order: str, key: Key) -> Contract:
+def _whole(name: str, offer: Offer, measured: SensitivityMap, order: str, range_: Range | None) -> Contract:
+    """``range_`` is that of the values, of an edge that travels as int8."""
+    scale, key = grid(*range_) if range_ else (0.0, Key("float32"))
     fixed = Contract.fixed(name, key, WHOLE, tile_elems=offer.tile_elems, map_block=measured.block)
-    return replace(fixed, order=order)
+    return replace(fixed, order=order, scale=scale)
 
 
 def _shares(
@@ -190,7 +197,14 @@ def _shares(
     terms = {
         name: Terms(
             curves[name],
-            functools.partial(edge_cost, block_cost, elems[name], offer.tile_elems, most_q16=offer.hi_q16),
+            functools.partial(
+                edge_cost,
+                block_cost,
+                elems[name],
+                offer.tile_elems,
+                most_q16=offer.hi_q16,
+                dtype=offer.dtype,
+            ),
             offer.lo_q16,
             offer.hi_q16,
         )
@@ -198,7 +212,10 @@ def _shares(
     }
     if budget.kind == "accuracy":
         return _within_drop(budget.value, terms, joint)
-    unit = FLOAT32_BYTES * sum(elems.values()) if budget.kind == "bytes" else sum(t.cost(WHOLE) for t in terms.values())
+    dense = functools.partial(edge_cost, block_cost, share_q16=WHOLE)  # of float32, whatever travels
+    unit = FLOAT32_BYTES * sum(elems.values())
+    if budget.kind == "cycles":
+        unit = sum(dense(elems=elems[name], tile_elems=offer.tile_elems) for name, offer in offers.items())
     shares = settle(terms, int(budget.value * unit))
     if shares is None:
         least = sum(t.cost(t.lo_q16) for t in terms.values())
@@ -255,6 +272,9 @@ def _record(
     if budget.kind != "agreed":
         at_end = {offer.hi_q16: offer.hi_binding, offer.lo_q16: "receiver's need"}
         binding = at_end.get(share, f"budget of {budget.kind}") if share < WHOLE else "nothing"
+    binding = why_whole or binding
+    if offer.counter_offer:
+        binding = f"{binding}; {offer.dtype} for the block buffer"
     return EdgeRecord(
         edge=name,
         elems=elems,
@@ -264,8 +284,9 @@ def _record(
         lo_q16=offer.lo_q16,
         hi_q16=offer.hi_q16,
         settled_q16=share,
-        binding=spill_noted(why_whole or binding, min(elems, offer.tile_elems), share, limits, payload_bytes),
+        binding=spill_noted(binding, min(elems, offer.tile_elems), share, limits, payload_bytes, offer.dtype),
         degradation=None if curve is None else curve.at(share),
         dense_bytes=FLOAT32_BYTES * elems,
-        settled_bytes=edge_cost(payload_bytes, elems, offer.tile_elems, share),
+        settled_bytes=edge_cost(payload_bytes, elems, offer.tile_elems, share, offer.dtype),
+        dtype=offer.dtype,
     )

@@ -41,6 +41,7 @@ class EdgeRecord:
     degradation: float | None
     dense_bytes: int
     settled_bytes: int
+    dtype: str  # that travels; ``dense_bytes`` are of float32
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeGuard
 
 from sparsecc.diagnostics import Diagnostic
@@ -11,7 +11,7 @@ from sparsecc.program import Program
 from sparsecc.registry import Registry
 
 from .contract import Contract
-from .negotiation import EdgeLimits
+from .negotiation import BlockCost, EdgeLimits
 from .options import ContractOptions
 
 
@@ -19,19 +19,23 @@ class Unit(Protocol):
     """Functions over a Program and its facts; notes say what was done."""
 
     def verify_options(self, options: ContractOptions) -> None:
-        """Raises: CompileError for a target file that cannot be used, or a codec that the target lacks."""
+        """Raises: CompileError for a target file that cannot be used, or a codec or dtype that the target lacks."""
         ...
 
     def tile_elems(self, program: Program) -> int:
         """Elements of a tile."""
         ...
 
-    def block_bytes(self, program: Program) -> Callable[[int, int], int]:
-        """Bytes of a block by the elements of its tile and the share that is kept, in 1/65536."""
+    def payload_dtypes(self, program: Program) -> tuple[str, ...]:
+        """What float32 may travel as, float32 first."""
         ...
 
-    def block_cycles(self, program: Program) -> Callable[[int, int], int]:
-        """The same for the cycles until a receiver has it."""
+    def block_bytes(self, program: Program) -> BlockCost:
+        """Bytes of a block."""
+        ...
+
+    def block_cycles(self, program: Program) -> BlockCost:
+        """Cycles until a receiver has it."""
         ...
 
     def limits(self, program: Program) -> EdgeLimits:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 BASELINES = {"dense": "dense", "zero_compression": "zero compression"}
 REMARK = """\
-dense sends every value, zero compression every value but 0, each with a schedule of its own; the compile simulated them
-on its example, if they fit the machine. Lower bounds are for payloads of known length: there is none where the data
-decide on it, as without zeros. Absolute energy is good to about 2x: quote ratios."""
+dense sends every value, zero compression every value but 0, both in float32 and each with a schedule of its own; the
+compile simulated them on its example, if they fit the machine. Lower bounds are for payloads of known length: there is
+none where the data decide on it, as without zeros. Absolute energy is good to about 2x: quote ratios."""
 Spelling = Callable[[float], str]
 
 
@@ -74,7 +74,9 @@ def summary_rows(report: Report) -> Iterator[tuple[str, str]]:
     """The most important figures, for people."""
     figures = report.figures
     given = "" if report.negotiated else "; the shares were given, nothing was negotiated"
-    yield "contracts", f"less than everything on {_cut(report)} of {count(len(report.edges), 'edge')}{given}"
+    int8 = sum(edge.get("dtype") == "int8" for edge in report.edges)
+    travels = f", as int8 on {int8}" if int8 else ""
+    yield "contracts", f"less than everything on {_cut(report)} of {count(len(report.edges), 'edge')}{travels}{given}"
     yield from quality_rows(report.settlement or {})
     yield "link", f"{_beside(figures, 'link_bytes')}; with headers"
     yield "cycles", f"{_beside(figures, 'cycles')}; schedule {_gap(report)} above its lower bound"

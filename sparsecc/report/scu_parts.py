@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sparsecc.backends.scu.codecs import HEADER_BYTES, Header
 from sparsecc.backends.scu.descriptor import Descriptor, Op, Queue
-from sparsecc.backends.scu.machine import CODECS, OFFSET_MASK, Target
+from sparsecc.backends.scu.machine import CODECS, DTYPES, OFFSET_MASK, Target
 from sparsecc.backends.scu.report_file import Report
 from sparsecc.backends.scu.timing import duration, kernel_reads, memory_at, payload_bound
 from sparsecc.backends.scu.unit_program import UnitProgram
@@ -31,6 +31,7 @@ NEGOTIATED = ("proposed_q16", "adjusted_q16", "lo_q16", "hi_q16", "degradation")
 EDGE_COLUMNS = {
     "edge": "edge",
     "elems": ">elements",
+    "dtype": "sent as",
     "tile_elems": ">per tile",
     "proposed_q16": ">proposed",
     "adjusted_q16": ">adjusted",
@@ -68,6 +69,7 @@ def _sum(sends: Sequence[Descriptor]) -> dict[str, Any]:
     elems, kept = sum(d.tiles * d.tile_n for d in sends), sum(d.tiles * d.k for d in sends)
     return {
         "elems": elems,
+        "dtype": ", ".join(dict.fromkeys(DTYPES[d.dtype] for d in sends)),
         "settled_q16": kept * WHOLE // elems,
         "dense_bytes": sum(d.dense_bytes for d in sends),
         "settled_bytes": sum(map(payload_bound, sends)),
@@ -78,11 +80,13 @@ def _sum(sends: Sequence[Descriptor]) -> dict[str, Any]:
 def contracts_tables(facts: Mapping[str, Any]) -> RenderableType:
     """A line per edge with all that the log says of it, and what holds for all edges together.
 
-    Columns of a negotiation that was none are left out.
+    Columns of a negotiation that was none are left out, and what values are sent as if all are sent as float32.
     """
     edges: Sequence[Mapping[str, Any]] = facts["edges"]
     plain = [(name, value) for edge in edges for name, value in edge.items() if not isinstance(value, dict | list)]
     said = dict.fromkeys(name for name, value in plain if value is not None or name not in NEGOTIATED)
+    if all(value == "float32" for name, value in plain if name == "dtype"):
+        said.pop("dtype", None)
     names = [name for name in EDGE_COLUMNS if name in said] + [name for name in said if name not in EDGE_COLUMNS]
     columns = [EDGE_COLUMNS.get(name, name) for name in names]
     rows = [[_cell(name, edge.get(name)) for name in names] for edge in edges]

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from sparsecc.contracts import Contract, Key, first_k_reference, spread, transmit
 from sparsecc.contracts import op as torch_op
 from sparsecc.contracts.keys import Array, Bytes
-from sparsecc.contracts.portable import keep_top_function, keep_top_node
+from sparsecc.contracts.portable import grid_functions, keep_top_function, keep_top_node
 
 SIZES = (1, 7, 1023, 1024, 1025, 3000)
 KINDS = ("any bits", "normal", "ties", "all equal", "zeros of both signs", "all NaN", "tiny", "near powers of two")
@@ -60,6 +60,9 @@ def bfloat16(bits: Array) -> Array:
 
 @st.composite
 def contracts(draw: st.DrawFn, dtype: str) -> Contract:
+    """Of an edge that carries ``dtype``; of float32 also those that travel as int8."""
+    scale = draw(st.sampled_from((0.0, 0.0, float(np.float32(0.02)), 2.0**-126))) if dtype == "float32" else 0.0
+    dtype = "int8" if scale else dtype
     integer = dtype == "int8"
     key = Key(
         dtype,
@@ -71,7 +74,7 @@ def contracts(draw: st.DrawFn, dtype: str) -> Contract:
     share = draw(st.sampled_from((0, 1, 64, 65, 16_384, 19_661, 65_535, 65_536)))
     skip_zero = draw(st.booleans())
     tile_elems, block = draw(st.sampled_from((1, 100, 1024, 4096))), draw(st.sampled_from((1, 3, 64)))
-    contract = Contract("x", key, share, share, share, tile_elems, block, skip_zero=skip_zero)
+    contract = Contract("x", key, share, share, share, tile_elems, block, skip_zero=skip_zero, scale=scale)
     return draw(moving(contract)) if draw(st.booleans()) else contract
 
 
@@ -136,14 +139,19 @@ def onnx_model(contract: Contract, fill_block: int, rank: int) -> onnx.ModelProt
         after = [helper.make_node("Cast", [out], ["y"], to=TensorProto.FLOAT)]
     else:
         outer, names, out, before, after = ONNX_TYPES[dtype], ("x", "f"), "y", [], []
+    if contract.scale:
+        grid: Any = {"scale": contract.scale, "zero_point": contract.key.zero_point, "domain": "sparsecc"}
+        outer, names, out = TensorProto.FLOAT, ("q", "f"), "sent"
+        before = [helper.make_node("Quantise", ["x"], ["q"], **grid)]
+        after = [helper.make_node("Dequantise", ["sent"], ["y"], **grid)]
     node = keep_top_node(contract, [names[0], "s", names[1]], out, fill_block)
     shape = [f"d{i}" for i in range(rank)]
-    info = helper.make_tensor_value_info
-    inputs = [info("x", outer, shape), info("s", TensorProto.UINT8, ["S"]), info("f", outer, ["F"])]
+    info, fill_type = helper.make_tensor_value_info, TensorProto.INT8 if contract.scale else outer
+    inputs = [info("x", outer, shape), info("s", TensorProto.UINT8, ["S"]), info("f", fill_type, ["F"])]
     graph = helper.make_graph([*before, node, *after], "keep_top", inputs, [info("y", outer, shape)])
     function = keep_top_function(dtype, moving=contract.period > 0)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("sparsecc", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function, *grid_functions()], ir_version=10)
     onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]  PathLike of nothing
     return model
 

@@ -58,7 +58,7 @@ def samples(count: int = 24, seed: int = 3, labels: bool = False) -> Calibration
     return from_arrays(small_program(), arrays)
 
 
-def bytes_of(elems: int, share_q16: int) -> int:
-    """A plain codec: a header of 16 bytes, a bit per element, 4 bytes per kept one."""
+def bytes_of(elems: int, share_q16: int, dtype: str = "float32") -> int:
+    """A plain codec: a header of 16 bytes, a bit per element, 4 bytes per kept one, or 1 of int8."""
     kept = max(elems * share_q16 >> 16, min(share_q16, elems, 1))
-    return 16 + -(-elems // 8) + 4 * kept
+    return 16 + -(-elems // 8) + (1 if dtype == "int8" else 4) * kept

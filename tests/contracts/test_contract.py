@@ -33,7 +33,7 @@ def test_json_round_trip(contract: Contract) -> None:
 def test_json_is_as_published() -> None:
     """Another implementation reads this: changing it needs a new schema."""
     assert json.loads(to_json([GOOD])) == {
-        "schema": 3,
+        "schema": 4,
         "contracts": [
             {
                 "edge": "conv1",
@@ -51,6 +51,7 @@ def test_json_is_as_published() -> None:
                 "fill_value": 0.0,
                 "skip_zero": False,
                 "order": "rows",
+                "scale": 0.0,
             }
         ],
     }
@@ -81,6 +82,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"fill": "median"}, "fill 'median' is none of zero, mean"),
     ({"fill": "mean", "fill_value": 0.1}, "a fill of 0.1 is not one of the float32 numbers that 16 bits tell"),
     ({"fill_value": 0.5}, "fill 'zero' has the value 0.5"),
+    ({"scale": 0.5}, "float32 travels as it is, and there is a scale of 0.5"),
+    ({"key": Key("int8"), "scale": 0.1}, "a scale of 0.1 is no normal float32 number above 0"),
+    ({"key": Key("int8"), "scale": -0.5}, "a scale of -0.5 is no normal float32 number above 0"),
+    ({"key": Key("int8"), "scale": 2.0**-127}, f"a scale of {2.0**-127!r} is no normal float32 number above 0"),
+    ({"key": Key("int8"), "scale": float("inf")}, "a scale of inf is no normal float32 number above 0"),
     ({"order": "columns"}, "order 'columns' is none of rows, channels-last"),
 ]
 
@@ -131,6 +137,10 @@ def test_contract_and_edge() -> None:
             f"contract on conv1 has a sensitivity map of {map_elems} blocks of 4 elements, which does not divide the "
             f"{elems} elements of a sample"
         )
+    as_int8 = replace(GOOD, key=Key("int8"), scale=0.5)
+    assert not list(check_contract_fits(as_int8, (2, 4), "float32", 4))
+    (finding,) = check_contract_fits(as_int8, (2, 4), "int8", 4)
+    assert finding.message == "contract on conv1 is for float32, but the edge carries int8"
     (finding,) = check_contract_fits(GOOD, (2, 4), "int8", 4)
     assert finding.message == "contract on conv1 is for float32, but the edge carries int8"
     (finding,) = check_contract_fits(replace(GOOD, axis=3), (2, 4), "float32", 4)
@@ -154,14 +164,15 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     (b"\xff\xfe\xfd", "is not valid JSON: "),
     ("[" * 100_000, "is not valid JSON: "),
     ("[]", "has no object at the top"),
-    ("{}", "is not an object of schema 3 and contracts"),
-    ('{"schema": true, "contracts": []}', "is not an object of schema 3 and contracts"),
-    ('{"schema": 3, "contracts": {}}', "is not an object of schema 3 and contracts"),
-    ('{"schema": 3, "contracts": [1]}', "has no object at contracts[0]"),
+    ("{}", "is not an object of schema 4 and contracts"),
+    ('{"schema": true, "contracts": []}', "is not an object of schema 4 and contracts"),
+    ('{"schema": 4, "contracts": {}}', "is not an object of schema 4 and contracts"),
+    ('{"schema": 4, "contracts": [1]}', "has no object at contracts[0]"),
     (changed(key=3), "has no object at contracts[0].key"),
     (changed(key={}), "lacks contracts[0].key.base"),
     (changed(share_q16=1.5), "has a float at contracts[0].share_q16, expected int"),
     (changed(share_q16=True), "has a bool at contracts[0].share_q16, expected int"),
+    (changed(scale=1), "has a int at contracts[0].scale, expected float"),
     (changed(edge=None), "has a NoneType at contracts[0].edge, expected str"),
     (changed(edge="\x1b[2J"), r"has control characters in contracts[0].edge: '\x1b[2J'"),
     (changed(more=1), "has an unknown field 'more' in contracts[0]"),
@@ -183,9 +194,9 @@ def test_two_contracts_on_one_edge() -> None:
 
 def test_a_newer_schema() -> None:
     with pytest.raises(CompileError) as caught:
-        from_json('{"schema": 4}', "m.sparsecc/contracts.json")
+        from_json('{"schema": 5}', "m.sparsecc/contracts.json")
     assert str(caught.value) == (
-        "error[SCC046]: m.sparsecc/contracts.json has schema 4; this sparsecc reads up to schema 3\n"
+        "error[SCC046]: m.sparsecc/contracts.json has schema 5; this sparsecc reads up to schema 4\n"
         "  help: upgrade sparsecc, or compile the model again with this version"
     )
 

@@ -54,6 +54,9 @@ def refused(**options: Any) -> str:
         ({"keep": 0.5, "routing": "sensitivity"},
          "error[SCC124]: --routing sensitivity is about maps that are measured on calibration data, and there are "
          f"none\n  help: {ADD} leave out --routing"),
+        ({"keep": 0.5, "payload_dtype": "int8"},
+         "error[SCC124]: --payload-dtype int8 needs the range of what every edge carries, which calibration data tell, "
+         f"and there are none\n  help: {ADD} leave out --payload-dtype"),
         ({"bytes": 0.5},
          "error[SCC116]: contracts are negotiated on calibration data, and there is none\n"
          f"  help: {ADD} --keep 0.5 for the same share everywhere"),
@@ -108,6 +111,14 @@ def test_contracts_and_target_files_that_cannot_be_read(tmp_path: Path) -> None:
         f"error[SCC089]: target file {tmp_path / 'my.toml'} cannot be read: No such file"
     )
     (tmp_path / "my.toml").write_text('extends = "scu-v1"\nname = "mine"\ncodecs = ["raw", "bitmask"]\n')
+    (tmp_path / "floats.toml").write_text('extends = "scu-v1"\nname = "floats"\ndtypes = ["float32"]\n')
+    asked = ContractOptions({"x": np.zeros((2, 3))}, payload_dtype="int8", target_file=tmp_path / "floats.toml")
+    with pytest.raises(CompileError) as caught:
+        sparsecc.compile("no such model.pt", target="scu", contracts=asked)
+    assert str(caught.value) == (
+        "error[SCC120]: floats cannot send int8: its `dtypes` or its register key_base are missing\n"
+        "  help: leave out --payload-dtype, or give the target file both"
+    )
     asked = ContractOptions(keep=0.5, target_file=tmp_path / "my.toml", codecs=("index",))
     with pytest.raises(CompileError, match=r"^error\[SCC120\]: mine has no codec 'index', only raw, bitmask\n"):
         sparsecc.compile("no such model.pt", target="scu", contracts=asked)

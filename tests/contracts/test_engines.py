@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from sparsecc.contracts import Contract, Key, transmit
 from sparsecc.contracts import op as torch_op
 from sparsecc.contracts.keys import DTYPES
-from sparsecc.contracts.portable import keep_top_function
+from sparsecc.contracts.portable import grid_functions, keep_top_function
 
 from .cases import (
     ENGINES,
@@ -29,6 +29,8 @@ from .cases import (
     run_model,
 )
 
+SCALE = float(np.float32(0.01))
+
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data(), kind=st.sampled_from(KINDS), elems=st.sampled_from(SIZES), seed=st.integers(0, 1000))
@@ -38,7 +40,7 @@ def test_engines_agree(dtype: str, data: st.DataObject, kind: str, elems: int, s
     x = activations(kind, dtype, 2, elems, seed)
     random = np.random.default_rng(seed)
     s = random.integers(0, 256, data.draw(st.sampled_from((1, 5, 3000)))).astype(np.uint8)
-    fill = random.choice([77, -3, 0], data.draw(st.sampled_from((1, 4)))).astype(x.dtype)
+    fill = random.choice([77, -3, 0], data.draw(st.sampled_from((1, 4)))).astype("int8" if contract.scale else x.dtype)
     expected = reference(x, s, contract, fill, 10)
     for name, engine in ENGINES.items():
         note(name)
@@ -139,6 +141,19 @@ def test_gradient_passes_what_is_sent(period: int) -> None:
     assert torch.equal(x.grad, c * (y != 0))
 
 
+@pytest.mark.parametrize("period", [0, 2])
+def test_gradient_passes_what_int8_can_tell(period: int) -> None:
+    """c where x arrives as int8 has it; 0 where it is dropped, or beyond the grid, which ends at 1.27 here."""
+    x = torch.tensor([[0.3, -0.02, 2.0, 0.1, -1.27, 0.5], [0.0, 0.7, float("nan"), 0.2, -3.0, 0.6]], requires_grad=True)
+    c = torch.arange(1.0, 13.0).reshape(2, 6)
+    contract = Contract.fixed("x", Key("int8"), 1 << 15, tile_elems=6)
+    y = torch_op.transmit(x, torch.full((1,), 255, dtype=torch.uint8), replace(contract, period=period, scale=SCALE))
+    torch.autograd.backward((y * c).nansum())
+    assert (y != 0).tolist() == [[False, False, True, False, True, True], [False, True, False, False, True, True]]
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0, 0, 0, 0, 5, 6], [7, 8, 0, 0, 0, 12]]  # what is 0 arrives, sent or not
+
+
 def test_op_is_well_registered() -> None:
     """torch's own checks: schema, fake kernel, autograd, dynamic shapes."""
     x = torch.randn(3, 4, 5, requires_grad=True)
@@ -149,6 +164,9 @@ def test_op_is_well_registered() -> None:
     moves = (10_000, 40_000, 1, 3, 9)
     torch.library.opcheck(torch_op.keep_top_moving, (*arguments, *moves), test_utils=("test_schema", "test_faketensor"))
     torch.library.opcheck(torch_op.keep_top_moving, (*arguments, *moves), test_utils=("test_autograd_registration",))
+    of_int8 = (x, s, fill.to(torch.int8), *arguments[3:], *moves, SCALE)
+    torch.library.opcheck(torch_op.keep_top_int8, of_int8, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(torch_op.keep_top_int8, of_int8, test_utils=("test_autograd_registration",))
     transposed = (x.detach().transpose(1, 2), *arguments[1:])
     torch.library.opcheck(torch_op.keep_top, transposed, test_utils=("test_schema", "test_faketensor"))
 
@@ -172,6 +190,10 @@ def test_function_uses_standard_operators_only(dtype: str, moving: bool) -> None
     function = keep_top_function(dtype, moving=moving)
     assert {node.domain for node in function.node} == {""}
     assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 20)]
+
+
+def test_grid_functions_use_standard_operators_only() -> None:
+    assert {node.domain for function in grid_functions() for node in function.node} == {""}
 
 
 def test_float64_has_no_key() -> None:

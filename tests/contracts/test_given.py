@@ -17,7 +17,7 @@ PROGRAM = small_program()  # edges of 512, 512 and 8 elements
 HALF = WHOLE // 2
 
 
-def raw(elems: int, _: int) -> int:
+def raw(elems: int, *_: object) -> int:
     """No codec can leave anything out."""
     return 16 + 4 * elems
 
@@ -79,7 +79,7 @@ def test_contracts_of_another_model(rename: dict[str, str | None], message: str)
 def test_a_cost_that_jumps_down_at_everything() -> None:
     """A short last tile may take more in any codec than whole; the edge never costs more than everything."""
 
-    def block(elems: int, share_q16: int) -> int:
+    def block(elems: int, share_q16: int, _: str) -> int:
         k = keep_elems(elems, share_q16)
         return 4 * elems if k == elems else elems // 8 + 4 * k
 
@@ -88,4 +88,4 @@ def test_a_cost_that_jumps_down_at_everything() -> None:
     assert costs[-1] == 4400
     assert why_whole(1100, 1024, 60 * 1024, block) is None
     assert why_whole(1100, 1024, 64 * 1000, block) == NO_CODEC
-    assert why_whole(1100, 1024, HALF, block, lambda n, _: n) == NO_CYCLES
+    assert why_whole(1100, 1024, HALF, block, lambda n, *_: n) == NO_CYCLES

@@ -38,7 +38,7 @@ def test_without_limits_sensitivity_decides() -> None:
     ],
 )
 def test_limits_cap_the_share_as_far_as_they_must(limits: EdgeLimits, binding: str) -> None:
-    def cycles(elems: int, share_q16: int) -> int:
+    def cycles(elems: int, share_q16: int, _: str) -> int:
         return 10 + elems * share_q16 // WHOLE
 
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, cycles)
@@ -88,11 +88,26 @@ def test_spilling_lifts_no_other_limit() -> None:
 def test_the_cost_of_everything_counts_only_where_everything_may_be_sent() -> None:
     """As of cycles, where only a block of everything spills, to a memory that is faster than the link."""
 
-    def cycles(elems: int, share_q16: int) -> int:
+    def cycles(elems: int, share_q16: int, _dtype: str) -> int:
         return elems if share_q16 == WHOLE else 4 * elems * share_q16 // WHOLE
 
     assert edge_cost(cycles, 64, 64, WHOLE // 2) == 64
     assert edge_cost(cycles, 64, 64, WHOLE // 2, most_q16=WHOLE - 1) == 128
+
+
+def test_int8_is_the_counter_offer_after_the_smallest_tile() -> None:
+    """Half of 64 elements take 16 + 8 + 128 B as float32; of 256 as int8, 16 + 32 + 128 B."""
+    limits, wishes, both = EdgeLimits(max_block_bytes=140), Wishes(0.95, 0.5), ("float32", "int8")
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=both)
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, True)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=("int8",))
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, False)
+    roomy = EdgeLimits(max_block_bytes=700)
+    assert negotiate_edge("e", 3000, FLAT, [FLAT], roomy, bytes_of, wishes=wishes, dtypes=both).dtype == "float32"
+    spilled = negotiate_edge(
+        "e", 3000, FLAT, [FLAT], EdgeLimits(max_block_bytes=50), bytes_of, wishes=wishes, dtypes=both
+    )
+    assert (spilled.dtype, spilled.tile_elems, spilled.counter_offer) == ("float32", 1024, False)
 
 
 def test_an_edge_that_no_contract_suits() -> None:

@@ -49,6 +49,14 @@ def test_the_budget() -> None:
          "the period is -1, expected a number of tiles from 0 to 65535\n"
          "  help: with 0, or without the option, k never moves"),
         ({"fill": "men"}, "there is no fill 'men'\n  help: did you mean 'mean'? known: zero, mean"),
+        ({"payload_dtype": "int9"},
+         "payloads cannot have dtype 'int9'\n  help: did you mean 'int8'? known: float32, int8"),
+        ({"payload_dtype": "int8", "update_maps": True},
+         "maps are renewed from float32 that arrives, and a payload dtype of int8 sends none\n"
+         "  help: leave out one of the two"),
+        ({"settled": Path("m"), "payload_dtype": "int8"},
+         "contracts that are given are taken as they are, and payload dtype 'int8' is for negotiating new ones\n"
+         "  help: leave out one of the two"),
         ({"codecs": ("raw", "bitmap")},
          "there is no codec 'bitmap'\n  help: did you mean 'bitmask'? known: raw, bitmask, index"),
         ({"codecs": ("raw", "huffman")},

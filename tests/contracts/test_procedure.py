@@ -61,7 +61,7 @@ def test_a_budget_of_bytes_that_is_too_small() -> None:
 def test_a_budget_of_bytes_that_nothing_meets() -> None:
     """Headers of 4,000 B: what every receiver needs takes more than dense tensors."""
     with pytest.raises(CompileError) as caught:
-        negotiate(PROGRAM, samples(), Budget("bytes", 1), lambda n, share_q16: 4000 + bytes_of(n, share_q16))
+        negotiate(PROGRAM, samples(), Budget("bytes", 1), lambda n, share_q16, _: 4000 + bytes_of(n, share_q16))
     assert re.fullmatch(
         rf"error\[SCC059\]: the contracts may take {DENSE_BYTES} bytes, but what every receiver needs at least takes "
         rf"\d+, and all of the dense bytes are {DENSE_BYTES}\n"
@@ -72,11 +72,11 @@ def test_a_budget_of_bytes_that_nothing_meets() -> None:
 
 
 def test_cycles() -> None:
-    def cycles(elems: int, share_q16: int) -> int:
+    def cycles(elems: int, share_q16: int, _: str) -> int:
         return 100 + elems * share_q16 // WHOLE
 
     settlement = negotiate(PROGRAM, samples(), Budget("cycles", 0.5), bytes_of, cycles=cycles)
-    spent = sum(cycles(r.elems, r.settled_q16) for r in settlement.log)
+    spent = sum(cycles(r.elems, r.settled_q16, r.dtype) for r in settlement.log)
     assert spent <= (300 + 1032) // 2
 
 
@@ -168,7 +168,7 @@ def test_negotiated_beats_uniform_on_a_real_network() -> None:
     assert right[1] > right[0]
 
 
-def no_cycles_saved(elems: int, _: int) -> int:
+def no_cycles_saved(elems: int, *_: object) -> int:
     return elems
 
 
@@ -188,7 +188,7 @@ def test_an_order_about_bytes_is_one_whatever_the_cycles(budget: Budget) -> None
 
 
 def test_edges_that_no_codec_makes_smaller_stay_whole_and_say_so() -> None:
-    def only_large(elems: int, share_q16: int) -> int:
+    def only_large(elems: int, share_q16: int, _: str) -> int:
         return bytes_of(elems, share_q16 if elems > 8 else WHOLE)
 
     settlement = negotiate(PROGRAM, samples(), Budget("keep", 0.5), only_large)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from programs import seeded
 from recorded import Network, compiled
@@ -40,12 +43,26 @@ def minilm_half(tmp_path_factory: pytest.TempPathFactory) -> Network:
     return compiled(minilm.load(), minilm.example_inputs(1, 32), folder / "minilm.sparsecc", options)
 
 
-def small(name: str, factory: pytest.TempPathFactory) -> Network:
-    """Negotiated on random samples without labels, at 40 % of the bytes."""
+def small(name: str, factory: pytest.TempPathFactory, **options: Any) -> Network:
+    """Negotiated on random samples without labels, at 40 % of the bytes unless there are options."""
     model, x = SMALL[name]()
     calibration = {"inputs_0": seeded(32, *x.shape[1:], seed=5).numpy()}
     path = factory.mktemp("scu") / f"{name}.sparsecc"
-    return compiled(model, [x], path, ContractOptions(calibration=calibration, bytes=0.4), batch=True)
+    asked = ContractOptions(calibration=calibration, **(options or {"bytes": 0.4}))
+    return compiled(model, [x], path, asked, batch=True)
+
+
+@pytest.fixture(scope="session")
+def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Network]:
+    """The small networks by name, at 15 % of the float32 bytes as int8."""
+    made = dict[str, Network]()
+
+    def of(name: str) -> Network:
+        if name not in made:
+            made[name] = small(name, tmp_path_factory, bytes=0.15, payload_dtype="int8")
+        return made[name]
+
+    return of
 
 
 @pytest.fixture(scope="session")

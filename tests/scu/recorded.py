@@ -15,7 +15,7 @@ from torch import nn
 import sparsecc
 from sparsecc import pipelines
 from sparsecc.artifact import Artifact
-from sparsecc.backends.scu.codecs import Codec, Header
+from sparsecc.backends.scu.codecs import Codec, Dtype, Header
 from sparsecc.backends.scu.descriptor import Descriptor, Op
 from sparsecc.backends.scu.host import Unit, load_kernels, open_unit
 from sparsecc.backends.scu.machine import OFFSET_BITS, Target
@@ -30,6 +30,9 @@ from sparsecc.program import Program
 from sparsecc.reference import Array
 
 Floats = npt.NDArray[np.float32]
+Values = npt.NDArray[Any]
+"""float32, or int8 where that travels."""
+ARRAYS = {Dtype.FLOAT32: np.float32, Dtype.INT8: np.int8}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Chunk:
     """What a SEND read from the scratchpad, [tiles, tile_n], and the blocks that it made of it."""
 
     codec: Codec
-    dense: Floats
+    dense: Values
     blocks: tuple[bytes, ...]
 
 
@@ -69,8 +72,8 @@ class Edge:
     """A tensor on its way: what was sent and what arrived, flat, in the order of its elements."""
 
     chunks: tuple[Chunk, ...]
-    sent: Floats
-    received: Floats
+    sent: Values
+    received: Values
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def record(artifact: Artifact, inputs: Mapping[str, Array]) -> Recording:
     """Run the program of an artifact on one sample, and look at the memories at every SEND and RECV."""
     unit = open_unit(artifact)
     under_way = dict[int, Chunk]()  # by the address of its blocks
-    arrivals = list[tuple[Descriptor, Chunk, Floats]]()
+    arrivals = list[tuple[Descriptor, Chunk, Values]]()
 
     class Observed(operations.Unit):
         def run(self, d: Descriptor) -> int:
@@ -92,9 +95,11 @@ def record(artifact: Artifact, inputs: Mapping[str, Array]) -> Recording:
             if dense is not None:
                 rooms = [self.memories.view(d.dst + i * d.dst_st1, d.dst_st1).tobytes() for i in range(d.tiles)]
                 blocks = tuple(room[: Header.parse(room[:16]).block_bytes] for room in rooms)
-                under_way[d.dst] = Chunk(Codec(d.codec), dense.view(np.float32).reshape(d.tiles, d.tile_n), blocks)
+                under_way[d.dst] = Chunk(
+                    Codec(d.codec), dense.view(ARRAYS[Dtype(d.dtype)]).reshape(d.tiles, d.tile_n), blocks
+                )
             if d.op == Op.RECV and d.src in under_way:  # else of constants
-                found = self.memories.view(d.dst, d.run_bytes).copy().view(np.float32)
+                found = self.memories.view(d.dst, d.run_bytes).copy().view(ARRAYS[Dtype(d.dtype)])
                 arrivals.append((d, under_way[d.src], found))
             return moved_bytes
 
@@ -106,7 +111,7 @@ def record(artifact: Artifact, inputs: Mapping[str, Array]) -> Recording:
     return Recording(edges, outcome)
 
 
-def _edge(arrivals: list[tuple[Descriptor, Chunk, Floats]]) -> Edge:
+def _edge(arrivals: list[tuple[Descriptor, Chunk, Values]]) -> Edge:
     """The chunks in the order of their places at a reader; all readers got the same."""
     edges = list[Edge]()
     for memory in sorted({d.dst >> OFFSET_BITS for d, *_ in arrivals}):
@@ -123,8 +128,8 @@ def _edge(arrivals: list[tuple[Descriptor, Chunk, Floats]]) -> Edge:
     return edges[0]
 
 
-def same_bits(a: Floats, b: Floats) -> bool:
-    return np.array_equal(a.view(np.uint32), b.view(np.uint32))
+def same_bits(a: Values, b: Values) -> bool:
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def scheduled(model: nn.Module, inputs: Inputs, options: ContractOptions) -> tuple[Unit, Schedule]:

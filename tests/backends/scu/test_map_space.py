@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsecc.backends.scu.chunks import Ranking, Sending
-from sparsecc.backends.scu.codecs import FIXED
+from sparsecc.backends.scu.codecs import FIXED, Dtype
 from sparsecc.backends.scu.machine import Target, scu_v1
 from sparsecc.backends.scu.map_space import MapSpace
 from sparsecc.contracts import spread, uniform_map
@@ -41,7 +41,7 @@ def test_every_element_of_every_send_finds_its_entry(
     space = MapSpace(target(room), {})
     space.ranked("relu", sensitivity, block, elems, tile_elems)
     smap, expected = np.frombuffer(bytes(space.entries), np.uint8), spread(sensitivity, block, elems)
-    sending = Sending("relu", 1, elems, tile_elems, numbers, FIXED, None, ranking, 0, 0, None)
+    sending = Sending("relu", 1, elems, tile_elems, numbers, FIXED, None, ranking, Dtype.FLOAT32, 0, 0, None)
     sent = 0
     for chunk in sending.chunks(1 << 20):
         assert chunk.start == 4 * sent

@@ -21,6 +21,8 @@ from sparsecc.backends.tvm import c_source
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.backends.tvm.tile_call import tensor_arguments
 from sparsecc.capture import capture
+from sparsecc.contracts.int8 import dequantise, quantise
+from sparsecc.contracts.op_int8 import DEQUANTISE, QUANTISE
 from sparsecc.diagnostics import CompileError
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
 from sparsecc.program import Program
@@ -69,6 +71,27 @@ def run(function: Callable[..., None], node: fx.Node, values: dict[fx.Node, Any]
     result: np.ndarray[Any, Any] = np.full_like(values[node].contiguous().numpy(), 77)
     function(*arrays[:1], result, *arrays[1:])
     return result
+
+
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.0123, -128), (2.0**-126, 0), (1.0, 127), (3.0, 5)])
+def test_the_way_through_int8(scale: float, zero_point: int, tmp_path: Path) -> None:
+    """Bit for bit, with what lies halfway, beyond the grid, or is no number."""
+    exact = float(np.float32(scale))
+    steps = np.arange(-1000, 1000, dtype=np.float32) / np.float32(4)
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 3e38, -3e38, 1e-45], np.float32)
+    x = torch.from_numpy(np.concatenate([steps * np.float32(exact), np.nextafter(steps, 0) * np.float32(exact), odd]))
+    there, values = node_of(QUANTISE, x, exact, zero_point)
+    back, arriving = node_of(DEQUANTISE, torch.arange(-128, 128).to(torch.int8), exact, zero_point)
+    kernels = [tile_kernel(there, values, TARGET), tile_kernel(back, arriving, TARGET)]
+    functions = compiled(kernels, tmp_path)
+    np.testing.assert_array_equal(
+        run(functions[kernels[0].symbol], there, values), quantise(x.numpy(), exact, zero_point)
+    )
+    np.testing.assert_array_equal(
+        run(functions[kernels[1].symbol], back, arriving),
+        dequantise(np.arange(-128, 128, dtype=np.int8), exact, zero_point),
+    )
+    assert [(k.m, k.n, k.k) for k in kernels] == [(len(x), 1, 0), (256, 1, 0)]
 
 
 def assert_close(actual: np.ndarray[Any, Any], expected: torch.Tensor, share: float) -> None:

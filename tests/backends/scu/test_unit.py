@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from dataclasses import replace
@@ -37,25 +38,27 @@ def wide(target: Target) -> Target:
 
 
 @pytest.mark.parametrize("elems", [1, 7, 33, 400, 1000, 1024])
-def test_block_bytes(elems: int) -> None:
-    costs = [block_bytes(FIXED, elems, share) for share in SHARES]
+@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.INT8])
+def test_block_bytes(elems: int, dtype: Dtype) -> None:
+    costs = [block_bytes(FIXED, elems, share, dtype.name.lower()) for share in SHARES]
     assert costs[:-1] == sorted(costs[:-1])
-    assert costs[-1] <= worst_case_bytes(Codec.RAW, elems, elems, Dtype.FLOAT32)
-    only_raw = {block_bytes([Codec.RAW], elems, share) for share in SHARES if share}
-    assert only_raw == {worst_case_bytes(Codec.RAW, elems, elems, Dtype.FLOAT32)}
+    assert costs[-1] <= worst_case_bytes(Codec.RAW, elems, elems, dtype)
+    only_raw = {block_bytes([Codec.RAW], elems, share, dtype.name.lower()) for share in SHARES if share}
+    assert only_raw == {worst_case_bytes(Codec.RAW, elems, elems, dtype)}
 
 
 @pytest.mark.parametrize("elems", [33, 1024, 3000])
 @pytest.mark.parametrize("target", [scu_v1(), wide(scu_v1())])
 def test_cycles_of_an_edge_never_fall_as_its_share_rises(target: Target, elems: int) -> None:
-    costs = [edge_cost(lambda n, s: block_cycles(target, FIXED, n, s), elems, 1024, share) for share in SHARES]
+    costs = [edge_cost(functools.partial(block_cycles, target, FIXED), elems, 1024, share) for share in SHARES]
     assert all(a <= b for a, b in itertools.pairwise(costs))
 
 
 def test_half_of_a_tile_pays_on_a_narrow_link_and_not_on_a_wide_one() -> None:
     """scu-v1's key unit and selector take 16 elements a cycle, so beyond 16 lanes a faster link gains nothing."""
     narrow, fast = (
-        [block_cycles(target, FIXED, 1024, share) for share in (HALF, WHOLE)] for target in (scu_v1(), wide(scu_v1()))
+        [block_cycles(target, FIXED, 1024, share, "float32") for share in (HALF, WHOLE)]
+        for target in (scu_v1(), wide(scu_v1()))
     )
     assert narrow[0] < 0.7 * narrow[1]
     assert fast[0] >= fast[1]
@@ -192,6 +195,18 @@ def test_contracts_that_the_unit_cannot_carry_out(changes: dict[str, object], me
         compiled(settled=([wrong, contracts[1]], maps))
     assert str(caught.value) == (
         f"error[SCC121]: the contract on relu {message}\n  help: give contracts that were settled for this target"
+    )
+
+
+def test_given_contracts_of_int8_need_a_machine_that_ranks_it(tmp_path: Path) -> None:
+    path = tmp_path / "floats.toml"
+    path.write_text('extends = "scu-v1"\nname = "floats"\ndtypes = ["float32"]\n')
+    contracts = [replace(Contract.fixed(edge, Key("int8"), HALF), scale=0.5) for edge in ("relu", "relu_1")]
+    with pytest.raises(CompileError) as caught:
+        compiled(settled=(contracts, dict.fromkeys(("relu", "relu_1"), uniform_map())), target_file=path)
+    assert str(caught.value).startswith(
+        "error[SCC121]: the contract on relu travels as int8, which floats cannot rank (it needs the dtype and "
+        "register key_base)\n  help: give contracts that were settled for this target\n"
     )
 
 

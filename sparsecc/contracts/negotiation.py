@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -165,11 +164,9 @@ def negotiate_edge(
     """
     proposed = least_share(sender, wishes.sender_mass)
     needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
-    fitting = ((tile, dtype, limits) for dtype in dtypes for tile in halves(tile_elems))
+    fitting = [(tile, dtype, limits) for dtype in dtypes for tile in halves(tile_elems)]
     spilling = tile_elems, dtypes[0], replace(limits, max_block_bytes=None)
-    offers = itertools.chain(fitting, [spilling])
-    while True:
-        tile_elems, dtype, allowed = next(offers)
+    for tile_elems, dtype, allowed in (*fitting, spilling):
         caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles, dtype)
         binding = min(caps, key=lambda name: caps[name])
         if caps[binding] >= needed:

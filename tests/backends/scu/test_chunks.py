@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparsecc.backends.scu.chunks import Ranking, Sending, without_zeros
-from sparsecc.backends.scu.codecs import FIXED, Codec
+from sparsecc.backends.scu.codecs import FIXED, Codec, Dtype
 from sparsecc.backends.scu.descriptor import Flag
 from sparsecc.backends.scu.machine import scu_v1
 from sparsecc.backends.scu.unit_program import Contract
@@ -26,7 +26,7 @@ MOVING_K = FIXED_K | {
 
 def sending(numbers: dict[str, int], **more: Any) -> Sending:
     usual: dict[str, Any] = {"name": "relu", "rows": 2, "elems": 300, "tile_elems": 128, "codecs": FIXED}
-    usual |= {"lossless": None, "ranking": None, "fill": 0, "register": 3, "where": None}
+    usual |= {"lossless": None, "ranking": None, "dtype": Dtype.FLOAT32, "fill": 0, "register": 3, "where": None}
     return Sending(numbers=numbers, **usual | more)
 
 

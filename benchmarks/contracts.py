@@ -6,7 +6,7 @@
 
 Accuracy: ResNet-20 on the 1,000 test images, contracts negotiated on 256 training images, no fine-tuning; uniform is
 the same share on every edge at the same number of bytes; also ranked by sensitivity, with means for what is dropped,
-and with k that moves.
+with k that moves, and with payloads of int8.
 Traffic: the simulated unit on one sample, for links of 4, 16 and 64 B/cycle, with half of every edge kept; all three
 forms of a network are lowered, scheduled and simulated alike. Bytes count headers and padding. Absolute energy is good
 to about 2x: compare ratios. Fine-tuning (finetune_contracts.py) takes two hours, the rest a quarter of one.
@@ -54,6 +54,7 @@ from sparsecc.program import Program
 
 LINK_BYTES_PER_CYCLE = (4, 16, 64)
 SHARES = (0.5, 0.3)
+INT8_SHARE = 0.125
 PERIOD = 4  # tiles
 FORMS = ("dense", "zero_compression", "contracts")
 SCRATCHPAD_BYTES = {"MiniLM, 32 tokens": 0x80000}
@@ -120,10 +121,9 @@ def accuracies() -> Iterator[Accuracy]:
     pixels, labels = data.cifar10("train", 256)
     samples = from_arrays(program, {"x": resnet_cifar.images(pixels).numpy(), "labels": labels})
 
-    def settled(kind: Kind, value: float, routing: Routing = "magnitude") -> Settlement:
-        return negotiate(
-            program, samples, Budget(kind, value), UNIT.block_bytes(program), options=Options(routing=routing)
-        )
+    def settled(kind: Kind, value: float, routing: Routing = "magnitude", payloads: str = "float32") -> Settlement:
+        options = Options(routing=routing, dtypes=(payloads,))
+        return negotiate(program, samples, Budget(kind, value), UNIT.block_bytes(program), options=options)
 
     yield accuracy(program, "none", settled("keep", 1.0))
     for share in SHARES:
@@ -143,6 +143,8 @@ def accuracies() -> Iterator[Accuracy]:
         for name, settlement in forms.items():
             yield accuracy(program, name, settlement)
         print(f"ResNet-20 at {share:.0%} of the bytes: done", file=sys.stderr)
+    yield accuracy(program, "int8, everything", settled("keep", 1.0, payloads="int8"))
+    yield accuracy(program, "int8, negotiated", settled("bytes", INT8_SHARE, payloads="int8"))
 
 
 def accuracy(program: Program, name: str, settlement: Settlement) -> Accuracy:

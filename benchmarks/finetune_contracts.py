@@ -27,6 +27,7 @@ from sparsecc.capture import capture
 from sparsecc.contracts import Budget, Settlement, apply, negotiate
 from sparsecc.contracts.calibration import from_arrays
 from sparsecc.contracts.measures import Estimate, estimate
+from sparsecc.contracts.procedure import Options
 from sparsecc.models import data, lenet5, minilm, resnet_cifar
 
 TEST_BATCH, TOKENS, WARM_UP_STEPS = 125, 32, 20
@@ -36,7 +37,8 @@ Samples = tuple[Tensor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Each of ``shares`` of the dense bytes, settled on ``calibration`` samples, is trained by itself.
+    """Each of ``shares`` of the dense bytes, settled on ``calibration`` samples, is trained by itself; those of
+    ``int8_shares`` with payloads of int8.
 
     ``rate`` at its peak, falling to 0 as a cosine. SGD with momentum, or AdamW if ``adaptive``.
     """
@@ -46,6 +48,7 @@ class Recipe:
     shares: tuple[float, ...]
     epochs: int
     rate: float
+    int8_shares: tuple[float, ...] = ()
     batch: int = 64
     calibration: int = 256
     adaptive: bool = False
@@ -64,6 +67,7 @@ class FineTuned:
     training_samples: int
     epochs: int
     seconds: float
+    payloads: str = "float32"
 
 
 # ---- networks and their data -----------------------------------------------------------------------------------------
@@ -116,7 +120,15 @@ RECIPES = {
         lambda: resnet_cifar.load_pretrained(20), pictures, shares=(0.285,), epochs=15, rate=0.04, augment=True
     ),
     "MiniLM, SST-2": Recipe(
-        mood, sentences, shares=(0.28, 0.4), epochs=1, rate=1e-4, batch=32, calibration=64, adaptive=True
+        mood,
+        sentences,
+        shares=(0.28, 0.4, 0.5),
+        int8_shares=(0.27, 0.2),
+        epochs=1,
+        rate=1e-4,
+        batch=32,
+        calibration=64,
+        adaptive=True,
     ),
 }
 
@@ -124,12 +136,13 @@ RECIPES = {
 # ---- contracts and training ------------------------------------------------------------------------------------------
 
 
-def settle(model: nn.Module, recipe: Recipe, share: float, samples: Samples) -> Settlement:
+def settle(model: nn.Module, recipe: Recipe, share: float, payloads: str, samples: Samples) -> Settlement:
     *inputs, labels = (x[: recipe.calibration] for x in samples)
     program, _ = pipelines.parse(pipelines.TIDY).run(capture(model, tuple(x[:2] for x in inputs), dynamic={"batch": 0}))
     arrays = {name: x.numpy() for name, x in zip(program.input_names, inputs, strict=True)}
     calibration = from_arrays(program, {**arrays, "labels": labels.numpy()})
-    return negotiate(program, calibration, Budget("bytes", share), UNIT.block_bytes(program))
+    options = Options(dtypes=(payloads,))
+    return negotiate(program, calibration, Budget("bytes", share), UNIT.block_bytes(program), options=options)
 
 
 def train(model: nn.Module, teacher: nn.Module | None, samples: Samples, recipe: Recipe) -> None:
@@ -199,10 +212,11 @@ def fine_tune(name: str, recipe: Recipe) -> Iterator[FineTuned]:
     dense = recipe.load().eval().to(memory_format=torch.channels_last)  # trains a tenth faster
     known, unknown = recipe.samples("train"), recipe.samples("test")
     before = accuracy(dense, unknown)
-    for share in recipe.shares:
+    budgets = [(share, "float32") for share in recipe.shares] + [(share, "int8") for share in recipe.int8_shares]
+    for share, payloads in budgets:
         start = time.perf_counter()
         model = copy.deepcopy(dense)
-        settlement = settle(model, recipe, share, known)
+        settlement = settle(model, recipe, share, payloads, known)
         contracted = apply(model, settlement.contracts, settlement.maps)
         settled = accuracy(contracted, unknown)
         train(contracted, dense, known, recipe)
@@ -215,6 +229,7 @@ def fine_tune(name: str, recipe: Recipe) -> Iterator[FineTuned]:
             len(known[0]),
             recipe.epochs,
             time.perf_counter() - start,
+            payloads,
         )
 
 
@@ -223,11 +238,11 @@ def table(rows: Sequence[FineTuned]) -> str:
         return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
 
     lines = [
-        "| network | fewer link bytes | accuracy: dense | settled | fine-tuned | samples x epochs |",
-        "|---|---|---|---|---|---|",
+        "| network | payloads | fewer link bytes | accuracy: dense | settled | fine-tuned | samples x epochs |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         values = " | ".join(map(text, (r.dense, r.settled, r.trained)))
         work = f"{r.training_samples} x {r.epochs}"
-        lines.append(f"| {r.network} | {r.ratio:.2f}x | {values} | {work} |")
+        lines.append(f"| {r.network} | {r.payloads} | {r.ratio:.2f}x | {values} | {work} |")
     return "\n".join(lines)

@@ -165,13 +165,14 @@ def negotiate_edge(
     proposed = least_share(sender, wishes.sender_mass)
     needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
     fitting = [(tile, dtype, limits) for dtype in dtypes for tile in halves(tile_elems)]
-    spilling = tile_elems, dtypes[0], replace(limits, max_block_bytes=None)
-    for tile_elems, dtype, allowed in (*fitting, spilling):
+    offers = iter((*fitting, (tile_elems, dtypes[0], replace(limits, max_block_bytes=None))))
+    while True:
+        tile_elems, dtype, allowed = next(offers)
         caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles, dtype)
         binding = min(caps, key=lambda name: caps[name])
         if caps[binding] >= needed:
             break
-        if binding != "block buffer":
+        if binding != "block buffer":  # nor is it of the last offer
             least_bytes = edge_cost(payload_bytes, elems, min(tile_elems, elems), needed, dtype)
             _fail(edge, elems, needed, least_bytes, caps[binding], binding, limits, where)
     hi = caps[binding]

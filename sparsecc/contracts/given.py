@@ -19,12 +19,9 @@ from .topk import WHOLE
 
 
 def uniform(program: Program, share_q16: int, payload_bytes: BlockCost, limits: EdgeLimits, tile_elems: int) -> Settled:
-    """The same share on every edge, by magnitude alone, as far as the unit's memory allows.
-
-    Raises: CompileError SCC048 for an edge of which not even one element a tile suits the limits.
-    """
+    """The same share on every edge, by magnitude alone, in tiles that the unit's memory has room for, or spilled."""
     contracts, log, measured = list[Contract](), list[EdgeRecord](), uniform_map()
-    least = Wishes(receiver_mass=0.0)
+    least = Wishes(sender_mass=0.0, receiver_mass=0.0)
     for edge, elems in _sized(program):
         offer = negotiate_edge(
             edge.name,
@@ -36,6 +33,7 @@ def uniform(program: Program, share_q16: int, payload_bytes: BlockCost, limits: 
             tile_elems=tile_elems,
             wishes=least,
             where=where(edge.node),
+            asked_q16=share_q16,
         )
         share = min(share_q16, offer.hi_q16)
         binding = "share to keep" if share == share_q16 else offer.hi_binding

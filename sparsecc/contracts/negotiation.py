@@ -3,10 +3,10 @@
 1. The sender proposes the least share that keeps ``sender_mass`` of its map's sensitivity, within its buffer and link.
 2. The receiver adjusts it to what it needs at least, the share that would keep ``receiver_mass`` of its own map (the
    map of what it sends on itself; of the last layers, that of the edge), and what its buffer and its time allow.
-3. Where that leaves nothing and the buffer for one block is what is short, the receiver offers a tile of half the
-   size, down to 64 elements; then the next dtype, such as int8 after float32, from the first size on. At last it offers
-   that blocks spill: they wait in another memory, in tiles of the first size and dtype, and may have any length.
-4. Else the negotiation fails with the reason.
+3. Where the buffer for one block holds less than the two want, the receiver offers a tile of half the size, down to 64
+   elements; then the next dtype, such as int8 after float32, from the first size on. At last it offers that blocks
+   spill: they wait in another memory, in tiles of the first size and dtype, and may have any length.
+4. Where no share suits both, the negotiation fails with the reason.
 """
 
 from __future__ import annotations
@@ -155,26 +155,31 @@ def negotiate_edge(
     wishes: Wishes = Wishes(),
     where: Where | None = None,
     dtypes: Sequence[str] = ("float32",),
+    asked_q16: int = 0,
 ) -> Offer:
     """Bounds of an edge of ``elems`` elements a sample; ``sender`` and ``receivers`` are sensitivities u8 [S].
 
-    ``dtypes`` are those that may travel, the first unless there is no room for it.
+    ``dtypes`` are those that may travel, the first unless there is no room for it. There must be room for ``asked_q16``
+    too, the share that a person wants.
 
     Raises: CompileError SCC048 when no share suits both sides.
     """
     proposed = least_share(sender, wishes.sender_mass)
     needed = max(least_share(s, wishes.receiver_mass) for s in (receivers or (sender,)))
+    wanted = max(proposed, needed, asked_q16)
     fitting = [(tile, dtype, limits) for dtype in dtypes for tile in halves(tile_elems)]
     offers = iter((*fitting, (tile_elems, dtypes[0], replace(limits, max_block_bytes=None))))
     while True:
         tile_elems, dtype, allowed = next(offers)
         caps = _caps(elems, min(tile_elems, elems), allowed, payload_bytes, cycles, dtype)
-        binding = min(caps, key=lambda name: caps[name])
-        if caps[binding] >= needed:
+        room = caps.pop("block buffer")
+        if room >= min(wanted, *caps.values()):  # as it is in the last offer
             break
-        if binding != "block buffer":  # nor is it of the last offer
-            least_bytes = edge_cost(payload_bytes, elems, min(tile_elems, elems), needed, dtype)
-            _fail(edge, elems, needed, least_bytes, caps[binding], binding, limits, where)
+    caps["block buffer"] = room
+    binding = min(caps, key=lambda name: caps[name])
+    if caps[binding] < needed:
+        least_bytes = edge_cost(payload_bytes, elems, min(tile_elems, elems), needed, dtype)
+        _fail(edge, elems, needed, least_bytes, caps[binding], binding, limits, where)
     hi = caps[binding]
     adjusted = min(max(min(proposed, caps["payload"]), needed), hi)
     reason = "sensitivity"

@@ -114,6 +114,7 @@ def negotiate(
             options.wishes,
             where(edge.node),
             options.dtypes,
+            asked_q16=round(budget.value * WHOLE) if budget.kind == "keep" else 0,
         )
         for edge in cut
     }

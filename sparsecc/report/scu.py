@@ -19,6 +19,7 @@ from sparsecc.backends.scu.files import has_program
 from sparsecc.backends.scu.report_file import Figure, Figures, Report, read_report
 from sparsecc.backends.scu.simulator import Outcome
 from sparsecc.backends.scu.timing import DMA
+from sparsecc.contracts.negotiation import SPILL
 from sparsecc.contracts.topk import WHOLE
 from sparsecc.manifest import Distance
 
@@ -79,6 +80,9 @@ def summary_rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "contracts", f"less than everything on {_cut(report)} of {count(len(report.edges), 'edge')}{travels}{given}"
     yield from quality_rows(report.settlement or {})
     yield "link", f"{_beside(figures, 'link_bytes')}; with headers"
+    if spilled := sum(SPILL in str(edge.get("binding")) for edge in report.edges):
+        what = f"the blocks of {count(spilled, 'edge')} go there, for they are longer than the link's buffer"
+        yield "DRAM", f"{_beside(figures, 'dram_bytes')}; {what}"
     yield "cycles", f"{_beside(figures, 'cycles')}; schedule {_gap(report)} above its lower bound"
     yield "energy", f"{_beside(figures, 'energy_pj')}; ratios only: absolute numbers are good to about 2x"
     yield from (("does not fit", f"{BASELINES[name]}: {why}") for name, why in figures.does_not_fit.items())

@@ -229,7 +229,7 @@ def _edges(facts: Mapping[str, Any]) -> Table:
         (edge["edge"], *(number(edge[name]) for name in _EDGE[:-1]), data_size(edge["payload_bytes"]))
         for edge in facts["edges"]
     ]
-    columns = ("edge", ">sends", ">cycles", ">receives", ">cycles", ">at most over the link")
+    columns = ("edge", ">sends", ">cycles", ">receives", ">cycles", ">at most transferred")
     return table("edges, each descriptor alone with its longest payload", columns, rows)
 
 

@@ -38,11 +38,13 @@ def test_edges_that_no_codec_makes_smaller_keep_everything() -> None:
     assert {r.binding for r in whole.log} == {"share to keep"}
 
 
-def test_a_buffer_for_blocks_caps_the_share_before_tiles_get_smaller() -> None:
+def test_tiles_get_smaller_where_blocks_of_the_share_find_no_room() -> None:
     settled = uniform(PROGRAM, HALF, bytes_of, EdgeLimits(max_block_bytes=600), 512)
-    large, _, small = settled.contracts
-    assert bytes_of(512, large.share_q16) <= 600 < bytes_of(512, large.share_q16 + 128)
-    assert (small.share_q16, settled.log[0].binding, settled.log[2].binding) == (HALF, "block buffer", "share to keep")
+    assert bytes_of(256, HALF) <= 600 < bytes_of(512, HALF)
+    assert [c.tile_elems for c in settled.contracts] == [256, 256, 512]
+    assert {(c.share_q16, r.binding) for c, r in zip(settled.contracts, settled.log, strict=True)} == {
+        (HALF, "share to keep")
+    }
 
 
 def test_given_contracts_are_taken_as_they_are() -> None:

@@ -198,15 +198,15 @@ def test_means_and_periods() -> None:
 
 
 def test_int8_is_offered_where_no_tile_is_small_enough() -> None:
-    """What the receiver needs of 64 values does not fit as float32, and as int8 it does."""
+    """What the sender proposes of 64 values does not fit as float32, and as int8 it does."""
     names = [contract.edge for contract in settled("keep", 1.0).contracts]
-    limits = {names[0]: EdgeLimits(max_block_bytes=60)}
+    limits = {names[0]: EdgeLimits(max_block_bytes=100)}
     options = Options(dtypes=("float32", "int8"), wishes=Wishes(0.95, 0.5))
     settlement = negotiate(PROGRAM, DATA, Budget("agreed"), bytes_of, limits, options=options)
     first, *others = settlement.log
-    assert first.lo_q16 is not None
-    assert bytes_of(64, first.lo_q16) > 60 >= bytes_of(64, first.lo_q16, "int8")
-    assert (first.dtype, first.tile_elems, first.binding) == ("int8", 128, "block buffer; int8 for the block buffer")
+    assert first.proposed_q16 is not None
+    assert bytes_of(64, first.proposed_q16) > 100 >= bytes_of(64, first.proposed_q16, "int8")
+    assert (first.dtype, first.tile_elems, first.binding) == ("int8", 64, "sensitivity; int8 for the block buffer")
     assert {record.dtype for record in others} == {"float32"}
     assert [contract.key.dtype for contract in settlement.contracts] == [record.dtype for record in settlement.log]
     assert [contract.scale > 0 for contract in settlement.contracts] == [True, False, False]

@@ -33,7 +33,6 @@ def test_without_limits_sensitivity_decides() -> None:
     [
         (EdgeLimits(max_payload_bytes=3000), "payload"),
         (EdgeLimits(max_received_bytes=3000), "receive buffer"),
-        (EdgeLimits(max_block_bytes=1200), "block buffer"),
         (EdgeLimits(max_cycles=500), "cycles"),
     ],
 )
@@ -50,7 +49,6 @@ def test_limits_cap_the_share_as_far_as_they_must(limits: EdgeLimits, binding: s
         return (
             payload <= (limits.max_payload_bytes or payload)
             and payload <= (limits.max_received_bytes or payload)
-            and bytes_of(1024, share) <= (limits.max_block_bytes or 10**9)
             and edge_cost(cycles, 3000, 1024, share) <= (limits.max_cycles or 10**9)
         )
 
@@ -61,8 +59,17 @@ def test_limits_cap_the_share_as_far_as_they_must(limits: EdgeLimits, binding: s
 def test_a_smaller_tile_is_the_counter_offer() -> None:
     limits = EdgeLimits(max_block_bytes=700)
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.5))
-    assert offer.tile_elems == 256  # half of 512 and 16 bytes of header take more than 700
+    assert (offer.tile_elems, offer.adjusted_q16) == (128, offer.proposed_q16)  # a larger one holds what is needed only
+    assert bytes_of(128, offer.proposed_q16) <= 700 < bytes_of(256, offer.proposed_q16)
     assert bytes_of(256, offer.lo_q16) <= 700
+    asked = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0, 0), asked_q16=WHOLE // 2)
+    assert (asked.tile_elems, asked.hi_q16 >= WHOLE // 2) == (256, True)
+
+
+def test_a_tile_need_not_hold_more_than_other_limits_allow() -> None:
+    limits = EdgeLimits(max_block_bytes=700, max_payload_bytes=2000)
+    offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=Wishes(0.95, 0.05))
+    assert (offer.tile_elems, offer.hi_binding) == (1024, "payload")
 
 
 def test_spilling_is_the_last_offer() -> None:
@@ -96,12 +103,12 @@ def test_the_cost_of_everything_counts_only_where_everything_may_be_sent() -> No
 
 
 def test_int8_is_the_counter_offer_after_the_smallest_tile() -> None:
-    """Half of 64 elements take 16 + 8 + 128 B as float32; of 256 as int8, 16 + 32 + 128 B."""
+    """95 % of 64 elements take 16 + 8 + 244 B as float32; as int8, 16 + 8 + 61 B."""
     limits, wishes, both = EdgeLimits(max_block_bytes=140), Wishes(0.95, 0.5), ("float32", "int8")
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=both)
-    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, True)
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 64, True)
     offer = negotiate_edge("e", 3000, FLAT, [FLAT], limits, bytes_of, wishes=wishes, dtypes=("int8",))
-    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 128, False)
+    assert (offer.dtype, offer.tile_elems, offer.counter_offer) == ("int8", 64, False)
     roomy = EdgeLimits(max_block_bytes=700)
     assert negotiate_edge("e", 3000, FLAT, [FLAT], roomy, bytes_of, wishes=wishes, dtypes=both).dtype == "float32"
     spilled = negotiate_edge(

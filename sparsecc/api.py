@@ -73,7 +73,7 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         raise CompileError.of(
             "SCC115",
             f"target '{target}' makes no contracts, and options of contracts were given",
-            help='add --target scu (target="scu"), or leave out --calibration, the budgets and --target-file',
+            help='add --target scu (target="scu"), or leave the options of contracts out',
         )
     prune = None if sparsity is None else pipelines.parse(f"{pipelines.TIDY},prune-weights{{sparsity={sparsity}}}")
     passes = pipelines.parse(backend.pipeline(tune=tune) if pipeline is None else pipeline)

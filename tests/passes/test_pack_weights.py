@@ -13,7 +13,7 @@ from sparsecc import formats
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import CSR
 
-PACK = PREDICTED.removesuffix(",partition-regions")
+PACK = PREDICTED.removesuffix(",fuse-attention,partition-regions")
 X = seeded(2, 64)
 
 

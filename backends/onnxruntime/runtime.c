@@ -11,11 +11,12 @@
 #include <string.h>
 #include <time.h>
 
-/* Pieces of less are not worth a claim: PIECE_WORK is about 2 us. While a thread is alone it claims ALONE_WORK at once:
- * an atomic operation waits until all stores before it are done, and two for every piece cost ResNet-56 with 90 % zeros
- * 10 us of 444 (one thread of an EPYC). A thread yields the CPU after about 20 us of waiting: whoever it waits for may
- * have been put off it. */
-enum { SHARED_LEAST = 200000, PIECE_WORK = 200000, ALONE_WORK = 500000, PIECES_MOST = 16, SPINS_MOST = 1000 };
+/* Pieces of PIECE_WORK take about 4 us. There are a multiple of the threads of them, for equal parts: ResNet-56 with 90 %
+ * zeros takes 350 us with 2 pieces in most phases, and 400 with 3 (two threads of an EPYC). A phase too short for that is
+ * cut into as many as are worth a claim, of LEAST_WORK. While a thread is alone it claims ALONE_WORK at once: an atomic
+ * operation waits until all stores before it are done, and two for every piece cost that network 10 us of 444 (one
+ * thread). A thread yields the CPU after about 20 us of waiting: whoever it waits for may have been put off it. */
+enum { LEAST_WORK = 100000, PIECE_WORK = 200000, ALONE_WORK = 500000, PIECES_MOST = 16, SPINS_MOST = 1000 };
 
 /* What one item needs while it runs. Lives in a free list between calls, so that concurrent calls never share one. */
 struct workspace {
@@ -229,7 +230,7 @@ struct item {
     const struct engine *engine;
     const struct variant *variant;
     struct workspace *space;
-    int32_t lanes, threads; /* `threads`: that pieces are cut for */
+    int32_t lanes, threads; /* pieces are cut for so many threads */
 };
 
 /* Steps that do not depend on each other. Piece i of n takes units [U*i/n, U*(i+1)/n) of each. */
@@ -268,6 +269,8 @@ static struct phase first_phase(const struct item *item) {
     return (struct phase){item->variant->steps, item->variant->steps, 0, 0};
 }
 
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* Go on to the phase that follows; false where there is none. */
 static bool next_phase(const struct item *item, struct phase *phase) {
     const struct step *last = item->variant->steps + item->variant->step_count;
@@ -278,9 +281,11 @@ static bool next_phase(const struct item *item, struct phase *phase) {
         units = own > units ? own : units;
         work += phase->end++->work;
     }
-    int64_t each = work / PIECE_WORK < PIECES_MOST ? work / PIECE_WORK / item->threads : PIECES_MOST / item->threads;
-    int64_t pieces = each > 0 ? each * item->threads : work > SHARED_LEAST ? item->threads : 1;
-    phase->pieces = (int32_t)(pieces < units ? pieces : units);
+    int64_t threads = smaller(item->threads, PIECES_MOST);
+    int64_t pieces = smaller(work / PIECE_WORK, PIECES_MOST) / threads * threads;
+    if (pieces == 0)
+        pieces = work < LEAST_WORK ? 1 : smaller(work / LEAST_WORK, threads);
+    phase->pieces = (int32_t)smaller(pieces, units);
     phase->pieces_alone = work > ALONE_WORK ? (int32_t)(phase->pieces * (int64_t)ALONE_WORK / work) : phase->pieces;
     phase->pieces_alone += phase->pieces_alone == 0;
     return phase->begin < last;
@@ -312,7 +317,8 @@ static bool begin_item(struct call *call, int64_t number, struct item *item) {
     const struct region *region = call->engine->region;
     int64_t first = number * call->variant->lanes, left = call->rows - first;
     int32_t lanes = left < call->variant->lanes ? (int32_t)left : call->variant->lanes;
-    *item = (struct item){call->engine, call->variant, borrow(call->engine, call->variant), lanes, atomic_load_explicit(&call->engine->threads, memory_order_relaxed)};
+    *item = (struct item){call->engine, call->variant, borrow(call->engine, call->variant), lanes,
+                          atomic_load_explicit(&call->engine->threads, memory_order_relaxed)};
     if (item->space == NULL) {
         atomic_store(&call->out_of_memory, true);
         return false;
@@ -360,9 +366,9 @@ struct walk {
     _Alignas(64) atomic_int done; /* pieces */
 };
 
-/* Take up to `wanted` pieces that nobody has; false where none are left after them. Half of the threads take pieces from
- * the front, half from the back: so they mostly find in their caches what they wrote in the phase before. `claims` counts
- * both, in 16 bits each. */
+/* Take up to `wanted` pieces that nobody has; false where none are left after them. In the order in which they come, a
+ * thread takes pieces from the front, the next one from the back: so they mostly find in their caches what they wrote in
+ * the phase before. `claims` counts both, in 16 bits each. */
 static bool claim(atomic_uint *claims, int32_t count, int32_t wanted, bool from_back, struct pieces *pieces) {
     unsigned before = atomic_fetch_add_explicit(claims, (unsigned)wanted << (from_back ? 16 : 0), memory_order_relaxed);
     int32_t front = (int32_t)(before & 0xffff), back = (int32_t)(before >> 16), left = count - front - back;

@@ -122,8 +122,8 @@ RECIPES = {
     "MiniLM, SST-2": Recipe(
         mood,
         sentences,
-        shares=(0.28, 0.4, 0.5),
-        int8_shares=(0.27, 0.2),
+        shares=(0.28, 0.4),
+        int8_shares=(0.27,),
         epochs=1,
         rate=1e-4,
         batch=32,

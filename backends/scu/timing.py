@@ -130,11 +130,8 @@ def stages(d: Descriptor, kernel: Kernel | None, target: Target, payload_bytes: 
         return [_memory(memory_at(address, target), target, d.run_bytes, 1) for address in (d.src, d.dst)]
     if op == Op.SMAP_UPD:
         entries = _quotient(d.tiles * d.tile_n, d.dst_st2)
-        return [
-            _update_reads(d, target),
-            _key(d, target),
-            _memory(target.the("smap"), target, 2 * entries, 1),
-        ]  # read, then written
+        renewed = _memory(target.the("smap"), target, 2 * entries, 1)  # read, then written
+        return [_update_reads(d, target), _key(d, target), renewed]
     if op == Op.CONTRACT:
         return [_memory(target.the("config"), target, CONTRACT_BYTES, 1)]
     if op == Op.NOP and d.has(Flag.PREDICATED):

@@ -15,6 +15,13 @@ from sparsecc.diagnostics import CompileError
 from .graph import Problem
 
 MOST_NAMES = 8
+LOOK_AHEAD = 64
+"""Tasks of the safe order that may overtake the first one that has not started.
+
+What comes later would only hold memory, and costs a look at all before it. ResNet-56 at 30 % kept, constants as blocks,
+979 tasks: 989,421 cycles in 0.06 s; 996,904 with 32, 1,003,803 with 256; without a limit of 2,023 tasks 3.4 s for one
+schedule, 0.4 % shorter than with 64.
+"""
 
 
 def check_fits(problem: Problem, names: Sequence[str]) -> None:
@@ -127,6 +134,8 @@ class _Run:
     def _may_start(self, task: int) -> bool:
         """Is there room, and would the rest still be safe?"""
         p = self.problem
+        if self.place[task] - self.first > LOOK_AHEAD:
+            return False
         used, fresh = dict(self.used), [r for r in p.touches[task] if not self.live[r]]
         for r in fresh:
             used[p.residents[r].memory] += p.residents[r].bytes

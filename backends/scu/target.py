@@ -27,14 +27,12 @@ from .files import KERNELS, PROGRAM, REPORT, TARGET
 from .host import Unit, load_kernels
 from .machine import Target, scu_v1, to_json
 from .report_file import SCHEMA, Figures
+from .rounding import tolerance
 from .schedule import Schedule
 from .tile_code import TileCode
 from .unit import target_for
 from .unit_program import UnitProgram
 
-TOLERANCE = 0.05
-"""Greatest difference between engines, as a share of the greatest output. Selections are exact, but engines round sums
-differently, and an element just above the k-th may end up just below it: then another one of its size is sent."""
 PASSES = f"{TIDY},bind-contracts,lower-transfers,schedule-dma"
 
 
@@ -60,7 +58,7 @@ class SCUTarget:
 
         Engines must agree with what the contracts mean; how far that is from the original is told, not judged.
         Raises: CompileError SCC083 without a program; PassBug if an engine differs from the Program by more than
-        TOLERANCE.
+        rounding explains.
         """
         target, unit_program = program.fact(Target) or scu_v1(), program.fact(UnitProgram)
         if unit_program is None:
@@ -87,7 +85,10 @@ class SCUTarget:
         step("comparing engines", 3, 3)
         changes = map(distance, expected, golden)
         by_output = dict(zip(program.output_names, changes, strict=True))
-        check = manifest.Check(TOLERANCE, kernels=None, original=by_output, **_errors(outputs, expected))
+        errors = {engine: reference.largest_error(found, expected) for engine, found in outputs.items()}
+        allowed = tolerance(program, expected, tuple(errors.values()))
+        _check_agreement(errors, allowed)
+        check = manifest.Check(allowed, kernels=None, original=by_output, **errors)
         files = {
             "model.onnx": data,
             "reference.zip": packed,
@@ -103,13 +104,12 @@ class SCUTarget:
 SCU = SCUTarget()
 
 
-def _errors(outputs: Mapping[str, Sequence[Array]], expected: Sequence[Array]) -> dict[str, float]:
-    errors = {engine: reference.largest_error(found, expected) for engine, found in outputs.items()}
+def _check_agreement(errors: Mapping[str, float], allowed: float) -> None:
+    """Raises: PassBug."""
     for engine, error in errors.items():
-        if not error <= TOLERANCE:
+        if not error <= allowed:
             what = f"the outputs of engine {engine} differ from the contracts' meaning in torch by {error:.2g}"
-            raise PassBug("scu target", [Diagnostic("SCC009", what)])
-    return errors
+            raise PassBug("scu target", [Diagnostic("SCC009", f"{what}, and rounding explains {allowed:.2g}")])
 
 
 def _contracts(program: Program) -> dict[str, bytes]:

@@ -51,8 +51,8 @@ def settle_moving(
     if not moving:
         raise CompileError.of(
             "SCC123",
-            f"--period {period} could never move a k: no edge with a contract has more than "
-            f"{max(count.values(), default=0)} whole tiles in a sample",
+            f"--period {period} could never move a k: of the edges with a contract, the greatest has "
+            f"{max(count.values(), default=0)} whole tiles in a sample, and k moves after {period}",
             help="give a smaller --period, or a target file with shorter tiles (selector.tile_elems)",
         )
     contracts = {c.edge: c for c in settlement.contracts}

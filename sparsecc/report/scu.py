@@ -45,7 +45,7 @@ QUANTITIES: Mapping[str, tuple[str, Spelling]] = {
     "cycles": ("cycles", number),
     "lower_bound_cycles": ("lower bound, cycles", number),
     "link_bytes": ("over the link, with headers", data_size),
-    "dram_bytes": ("over DRAM", data_size),
+    "dram_bytes": ("over DRAM, with constants", data_size),
     "descriptor_bytes": ("descriptors", data_size),
     "energy_pj": ("energy", energy),
 }

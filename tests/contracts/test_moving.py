@@ -56,8 +56,8 @@ def refused(action: object) -> str:
 
 def test_a_period_that_no_sample_reaches() -> None:
     assert refused(lambda: settle_moving(small_program(), settled(), DATA, 8)) == (
-        "error[SCC123]: --period 8 could never move a k: no edge with a contract has more than 8 whole tiles in a "
-        "sample\n"
+        "error[SCC123]: --period 8 could never move a k: of the edges with a contract, the greatest has 8 whole tiles "
+        "in a sample, and k moves after 8\n"
         "  help: give a smaller --period, or a target file with shorter tiles (selector.tile_elems)"
     )
 

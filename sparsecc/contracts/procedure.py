@@ -219,12 +219,14 @@ def _shares(
         unit = sum(dense(elems=elems[name], tile_elems=offer.tile_elems) for name, offer in offers.items())
     shares = settle(terms, int(budget.value * unit))
     if shares is None:
-        least = sum(t.cost(t.lo_q16) for t in terms.values())
+        leasts = {name: t.cost(t.lo_q16) for name, t in terms.items()}
+        least, greatest = sum(leasts.values()), max(leasts, key=leasts.__getitem__)
         enough = next((n / 1000 for n in range(1, 1001) if int(n / 1000 * unit) >= least), None)
         raise CompileError.of(
             "SCC059",
             f"the contracts may take {int(budget.value * unit)} {budget.kind}, but what every receiver needs at least "
-            f"takes {least}, and all of the dense {budget.kind} are {unit}",
+            f"takes {least} (most of all edge {greatest}: {leasts[greatest]}), and all of the dense {budget.kind} are "
+            f"{unit}",
             help=f"give --{budget.kind}-budget {enough:g} or more"
             if enough
             else "blocks have headers, and those of small tensors outweigh what is left out: "

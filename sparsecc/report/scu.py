@@ -98,7 +98,7 @@ def quality_rows(settlement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if settled.keys() >= {"low", "high"}:
         text += f" (95 % interval {settled['low']:.1%} to {settled['high']:.1%})"
     if "samples" in settled:
-        text += f" on {number(settled['samples'])} held-out samples"
+        text += f" on {count(int(settled['samples']), 'held-out sample')}"
     quality = settlement.get("quality")
     yield quality if isinstance(quality, str) else "quality", text
 

@@ -48,8 +48,9 @@ def test_a_budget_of_bytes_that_is_too_small() -> None:
     with pytest.raises(CompileError) as caught:
         negotiate(PROGRAM, samples(), Budget("bytes", 0.01), bytes_of)
     found = re.fullmatch(
-        r"error\[SCC059\]: the contracts may take 41 bytes, but what every receiver needs at least takes (\d+), and "
-        rf"all of the dense bytes are {DENSE_BYTES}\n  help: give --bytes-budget (0\.\d+) or more",
+        r"error\[SCC059\]: the contracts may take 41 bytes, but what every receiver needs at least takes (\d+) "
+        rf"\(most of all edge relu_1: \d+\), and all of the dense bytes are {DENSE_BYTES}\n"
+        r"  help: give --bytes-budget (0\.\d+) or more",
         str(caught.value),
     )
     assert found
@@ -64,7 +65,7 @@ def test_a_budget_of_bytes_that_nothing_meets() -> None:
         negotiate(PROGRAM, samples(), Budget("bytes", 1), lambda n, share_q16, _: 4000 + bytes_of(n, share_q16))
     assert re.fullmatch(
         rf"error\[SCC059\]: the contracts may take {DENSE_BYTES} bytes, but what every receiver needs at least takes "
-        rf"\d+, and all of the dense bytes are {DENSE_BYTES}\n"
+        rf"\d+ \(most of all edge relu_1: \d+\), and all of the dense bytes are {DENSE_BYTES}\n"
         "  help: blocks have headers, and those of small tensors outweigh what is left out: give "
         "--accuracy-budget instead",
         str(caught.value),

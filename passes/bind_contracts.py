@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ def _negotiated(
     names = [edge.name for edge in edges(assign_stages(program.graph))]
     limits = dict.fromkeys(names, unit.limits(program))
     costs = unit.block_bytes(program), limits, unit.block_cycles(program)
-    settlement = negotiate(program, calibration, budget, *costs, options=measured)
+    makespan = functools.partial(unit.makespan, program)
+    settlement = negotiate(program, calibration, budget, *costs, options=measured, makespan=makespan)
     drop = budget.value if budget.kind == "accuracy" else None
     if options.fill == "mean":
         settlement = settle_means(program, settlement, calibration, drop)

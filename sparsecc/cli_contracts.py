@@ -57,7 +57,7 @@ CyclesBudget = Annotated[
     typer.Option(
         parser=_share("--cycles-budget"),
         metavar="SHARE",
-        help="Share of the cycles that SEND and RECV of all blocks take when every value is sent, one by one.",
+        help="Share of the cycles that the whole program takes when every value is sent.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import fx
 
 from sparsecc.backends.tvm.c_source import TileKernel, c_library_source, tile_kernel, tvm_target
 from sparsecc.contracts import Contract, EdgeLimits
+from sparsecc.contracts.binding import insert_contracts
+from sparsecc.contracts.maps import SensitivityMap
 from sparsecc.contracts.negotiation import BlockCost
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.contracts.settled import Settled, Settlement
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
 from sparsecc.pass_manager import Note
 from sparsecc.program import Program
-from sparsecc.progress import step
+from sparsecc.progress import reporting, step
 
 from .block_costs import block_bytes, block_cycles
 from .codecs import FIXED, Codec
@@ -24,7 +26,7 @@ from .coded_constants import code_constants
 from .descriptor import Op
 from .lower import KernelCode, lower
 from .machine import Target, load_target, scu_v1
-from .schedule import Schedule, schedule_dma
+from .schedule import Schedule, schedule, schedule_dma
 from .schedule.graph import lines_bytes
 from .task_cycles import task_cycles
 from .tasks import TaskGraph
@@ -80,6 +82,14 @@ class SCUnit:
 
     def block_cycles(self, program: Program) -> BlockCost:
         return functools.cache(functools.partial(block_cycles, target_of(program), codecs_of(program)))
+
+    def makespan(self, program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> int:
+        """Without windows, and without constants as blocks: either only makes it shorter."""
+        target, bound = target_of(program), program.clone()
+        insert_contracts(bound, contracts, maps)
+        with reporting(None):
+            graph, _ = lower_with_code(bound, target)
+        return schedule(graph, target, functools.partial(task_cycles, graph=graph, target=target), seconds=0).makespan
 
     def limits(self, program: Program) -> EdgeLimits:
         """Blocks pass through the link's buffer one after the other: a share decides whether one fits, or spills."""

@@ -33,12 +33,12 @@ FIXED_LENGTH = ("raw", "bitmask", "index")
 class ContractOptions:
     """At most one budget; without one, accuracy = 0.01.
 
-    ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that SEND and RECV of
-    all blocks take when everything is sent, each on idle units; ``accuracy`` the accuracy that may be lost on held-out
-    samples, ``keep`` the share of every edge that is sent. ``calibration`` are samples by input name, and perhaps
-    "labels", or a file of them; ``form``, ``routing``, ``map_block``, ``period``, ``fill``, ``update_maps`` and
-    ``payload_dtype`` int8 need them. ``settled`` contracts, or the folder or artifact that holds them, are taken as
-    they are, with the period, the fill and the dtype that they have.
+    ``bytes`` is the share of the dense bytes that may cross the link; ``cycles`` of the cycles that the whole program
+    takes when everything is sent; ``accuracy`` the accuracy that may be lost on held-out samples, ``keep`` the share of
+    every edge that is sent. ``calibration`` are samples by input name, and perhaps "labels", or a file of them;
+    ``form``, ``routing``, ``map_block``, ``period``, ``fill``, ``update_maps`` and ``payload_dtype`` int8 need them.
+    ``settled`` contracts, or the folder or artifact that holds them, are taken as they are, with the period, the fill
+    and the dtype that they have.
 
     Raises: CompileError SCC119 for what means nothing.
     """
@@ -80,6 +80,8 @@ class ContractOptions:
         if self.payload_dtype not in PAYLOAD_DTYPES:
             known = suggest(self.payload_dtype, [*PAYLOAD_DTYPES])
             raise _unusable(f"payloads cannot have dtype '{self.payload_dtype}'", known)
+        if self.update_maps and self.cycles is not None:
+            raise _unusable("a cycles budget does not count what updating maps takes", "leave out one of the two")
         if self.update_maps and self.payload_dtype != PAYLOAD_DTYPES[0]:
             raise _unusable(
                 f"maps are renewed from float32 that arrives, and a payload dtype of {self.payload_dtype} sends none",

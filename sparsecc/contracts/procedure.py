@@ -6,7 +6,7 @@ settlement = negotiate(program, calibration, Budget("bytes", 0.3), payload_bytes
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,7 +16,6 @@ from torch import fx
 from sparsecc import reference
 from sparsecc.diagnostics import CompileError
 from sparsecc.program import Program, where
-from sparsecc.progress import track
 
 from .calibration import Calibration, split
 from .contract import Contract
@@ -30,6 +29,7 @@ from .measures import choose_loss, main_output, quality_name
 from .negotiation import BlockCost, EdgeLimits, Offer, Wishes, edge_cost, negotiate_edge, spill_noted, why_whole
 from .ranges import Range, measure_ranges
 from .replay import outputs
+from .searches import within_cycles, within_drop
 from .sensitivity import measure_sensitivity, traversal_order
 from .settled import EdgeRecord, Settlement
 from .settlement import Terms, settle
@@ -40,16 +40,18 @@ Stages = Mapping[fx.Node, int]
 Kind = Literal["bytes", "cycles", "accuracy", "keep", "agreed"]
 Routing = Literal["magnitude", "sensitivity"]
 FLOAT32_BYTES = 4
-BISECTIONS = 7  # an accuracy budget is met with the bytes known to 1/128 of their range
+Makespan = Callable[[Mapping[str, Contract], Mapping[str, SensitivityMap]], int]
+"""Cycles that the whole program takes under contracts, with their maps."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """What the contracts may cost.
 
-    "bytes", "cycles": a share of what all edges take in float32, dense (bytes without headers) or at share 1 (cycles).
-    "accuracy": the greatest drop of quality on held-out data, 0.01 being a percentage point. "keep": the same share
-    everywhere, no search. "agreed": no budget, every edge carries what its sender and receiver agreed on.
+    "bytes": a share of what all edges take in float32, dense, without headers. "cycles": a share of what the program's
+    schedule takes if everything is sent. "accuracy": the greatest drop of quality on held-out data, 0.01 being a
+    percentage point. "keep": the same share everywhere, no search. "agreed": no budget, every edge carries what its
+    sender and receiver agreed on.
     """
 
     kind: Kind
@@ -84,10 +86,12 @@ def negotiate(
     limits: Mapping[str, EdgeLimits] | None = None,
     cycles: BlockCost | None = None,
     options: Options = Options(),
+    makespan: Makespan | None = None,
 ) -> Settlement:
     """Contracts for every edge of the Program that carries float32, of the sizes of its example inputs.
 
-    A budget of bytes or cycles is kept exactly; an accuracy budget holds on the held-out part of ``calibration``.
+    A budget of bytes is kept exactly; an accuracy budget holds on the held-out part of ``calibration``. One of cycles
+    holds for ``makespan``, and needs it and ``cycles``, those of a block.
 
     Raises: CompileError (SCC047 maps, SCC048 an edge without a contract, SCC058 calibration data, SCC059 a budget).
     """
@@ -129,10 +133,17 @@ def negotiate(
     searching = budget.kind in ("bytes", "cycles", "accuracy")
     curves = measure_degradation(program, cut, fitting, whole, maps, loss) if searching else {}
     joint = Joint(program, checking, loss, maps, whole)
-    shares = _shares(budget, offers, curves, elems, payload_bytes, cycles, joint)
-    late = _better_whole(offers, elems, shares, payload_bytes, counted)
-    shares |= dict.fromkeys(late, WHOLE)
-    reasons |= late
+
+    def late(shares: Mapping[str, int]) -> dict[str, str]:
+        return _better_whole(offers, elems, shares, payload_bytes, counted)
+
+    def length(shares: Mapping[str, int]) -> int:
+        assert makespan is not None
+        return makespan(with_shares(whole, {**shares, **dict.fromkeys(late(shares), WHOLE)}), maps)
+
+    shares = _shares(budget, offers, curves, elems, payload_bytes, cycles, joint, length)
+    reasons |= late(shares)
+    shares |= dict.fromkeys(late(shares), WHOLE)
     log = tuple(
         _record(
             name,
@@ -189,6 +200,7 @@ def _shares(
     payload_bytes: BlockCost,
     cycles: BlockCost | None,
     joint: Joint,
+    makespan: Callable[[Mapping[str, int]], int],
 ) -> dict[str, int]:
     if budget.kind == "agreed":
         return {name: offer.adjusted_q16 for name, offer in offers.items()}
@@ -212,11 +224,10 @@ def _shares(
         for name, offer in offers.items()
     }
     if budget.kind == "accuracy":
-        return _within_drop(budget.value, terms, joint)
-    dense = functools.partial(edge_cost, block_cost, share_q16=WHOLE)  # of float32, whatever travels
-    unit = FLOAT32_BYTES * sum(elems.values())
+        return within_drop(budget.value, terms, joint)
     if budget.kind == "cycles":
-        unit = sum(dense(elems=elems[name], tile_elems=offer.tile_elems) for name, offer in offers.items())
+        return within_cycles(budget.value, terms, makespan)
+    unit = FLOAT32_BYTES * sum(elems.values())
     shares = settle(terms, int(budget.value * unit))
     if shares is None:
         leasts = {name: t.cost(t.lo_q16) for name, t in terms.items()}
@@ -224,40 +235,14 @@ def _shares(
         enough = next((n / 1000 for n in range(1, 1001) if int(n / 1000 * unit) >= least), None)
         raise CompileError.of(
             "SCC059",
-            f"the contracts may take {int(budget.value * unit)} {budget.kind}, but what every receiver needs at least "
-            f"takes {least} (most of all edge {greatest}: {leasts[greatest]}), and all of the dense {budget.kind} are "
-            f"{unit}",
-            help=f"give --{budget.kind}-budget {enough:g} or more"
+            f"the contracts may take {int(budget.value * unit)} bytes, but what every receiver needs at least "
+            f"takes {least} (most of all edge {greatest}: {leasts[greatest]}), and all of the dense bytes are {unit}",
+            help=f"give --bytes-budget {enough:g} or more"
             if enough
             else "blocks have headers, and those of small tensors outweigh what is left out: "
             "give --accuracy-budget instead",
         )
     return shares
-
-
-def _within_drop(drop: float, terms: Mapping[str, Terms], joint: Joint) -> dict[str, int]:
-    """The cheapest settlement found, by halving the range of budgets, whose joint drop of quality is small enough."""
-    least, most = (sum(t.cost(s) for t, s in zip(terms.values(), ends, strict=True)) for ends in _ends(terms))
-    best = {name: t.hi_q16 for name, t in terms.items()}
-    if (reached := joint.drop(best)) > drop:
-        raise CompileError.of(
-            "SCC059",
-            f"on held-out data the greatest shares that senders and receivers agree on lose {reached:.4f} of "
-            f"{joint.dense.value:.4f}, more than the {drop:.4f} allowed",
-            help="allow a greater drop, or give buffers and links more room in the target file",
-        )
-    for _ in track("settle-contracts", range(BISECTIONS)):
-        middle = (least + most) // 2
-        shares = settle(terms, middle)
-        if shares is not None and joint.drop(shares) <= drop:
-            best, most = shares, middle
-        else:
-            least = middle
-    return best
-
-
-def _ends(terms: Mapping[str, Terms]) -> tuple[list[int], list[int]]:
-    return [t.lo_q16 for t in terms.values()], [t.hi_q16 for t in terms.values()]
 
 
 def _record(

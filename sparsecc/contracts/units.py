@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 from sparsecc.diagnostics import Diagnostic
@@ -11,6 +11,7 @@ from sparsecc.program import Program
 from sparsecc.registry import Registry
 
 from .contract import Contract
+from .maps import SensitivityMap
 from .negotiation import BlockCost, EdgeLimits
 from .options import ContractOptions
 
@@ -36,6 +37,10 @@ class Unit(Protocol):
 
     def block_cycles(self, program: Program) -> BlockCost:
         """Cycles until a receiver has it."""
+        ...
+
+    def makespan(self, program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> int:
+        """Cycles of the Program's schedule under contracts, found in seconds; what is compiled takes no more."""
         ...
 
     def limits(self, program: Program) -> EdgeLimits:

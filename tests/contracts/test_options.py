@@ -54,6 +54,8 @@ def test_the_budget() -> None:
         ({"payload_dtype": "int8", "update_maps": True},
          "maps are renewed from float32 that arrives, and a payload dtype of int8 sends none\n"
          "  help: leave out one of the two"),
+        ({"cycles": 0.9, "update_maps": True},
+         "a cycles budget does not count what updating maps takes\n  help: leave out one of the two"),
         ({"settled": Path("m"), "payload_dtype": "int8"},
          "contracts that are given are taken as they are, and payload dtype 'int8' is for negotiating new ones\n"
          "  help: leave out one of the two"),

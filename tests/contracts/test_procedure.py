@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from sparsecc import pipelines
 from sparsecc.contracts import (
     WHOLE,
     Budget,
+    Contract,
     EdgeLimits,
     Options,
     load_contracts,
@@ -72,13 +73,41 @@ def test_a_budget_of_bytes_that_nothing_meets() -> None:
     )
 
 
-def test_cycles() -> None:
-    def cycles(elems: int, share_q16: int, _: str) -> int:
-        return 100 + elems * share_q16 // WHOLE
+def cycles(elems: int, share_q16: int, _: str) -> int:
+    return 100 + elems * share_q16 // WHOLE
 
-    settlement = negotiate(PROGRAM, samples(), Budget("cycles", 0.5), bytes_of, cycles=cycles)
-    spent = sum(cycles(r.elems, r.settled_q16, r.dtype) for r in settlement.log)
-    assert spent <= (300 + 1032) // 2
+
+def makespan(contracts: Mapping[str, Contract], _: object) -> int:
+    """1,000 cycles of arithmetic, and all blocks one after the other."""
+    sizes = {"relu": 512, "relu_1": 512}
+    return 1000 + sum(cycles(sizes.get(c.edge, 8), c.share_q16, "float32") for c in contracts.values())
+
+
+@pytest.mark.parametrize("share", [0.75, 0.9])
+def test_cycles(share: float) -> None:
+    settlement = negotiate(PROGRAM, samples(), Budget("cycles", share), bytes_of, cycles=cycles, makespan=makespan)
+    dense = 1000 + 300 + 1032
+    spent = makespan({c.edge: c for c in settlement.contracts}, {})
+    assert share * dense - 1032 // 64 < spent <= share * dense  # and it is used
+
+
+def test_a_budget_of_cycles_for_everything() -> None:
+    settlement = negotiate(PROGRAM, samples(), Budget("cycles", 1), bytes_of, cycles=cycles, makespan=makespan)
+    assert all(c.keeps_everything for c in settlement.contracts)
+
+
+def test_a_budget_of_cycles_that_is_too_small() -> None:
+    with pytest.raises(CompileError) as caught:
+        negotiate(PROGRAM, samples(), Budget("cycles", 0.5), bytes_of, cycles=cycles, makespan=makespan)
+    found = re.fullmatch(
+        r"error\[SCC059\]: the program may take 1166 cycles, but with what every receiver needs at least it takes "
+        r"(\d+), and 2332 if everything is sent\n"
+        r"  help: give --cycles-budget (0\.\d{3}) or more, or a faster link in the target file",
+        str(caught.value),
+    )
+    assert found
+    assert float(found[2]) - 0.002 < int(found[1]) / 2332 <= float(found[2])
+    negotiate(PROGRAM, samples(), Budget("cycles", float(found[2])), bytes_of, cycles=cycles, makespan=makespan)
 
 
 @pytest.mark.parametrize("labels", [False, True])
@@ -175,7 +204,7 @@ def no_cycles_saved(elems: int, *_: object) -> int:
 
 @pytest.mark.parametrize("budget", [Budget("accuracy", 0.1), Budget("cycles", 1.0)])
 def test_edges_that_save_no_cycles_stay_whole_and_say_so(budget: Budget) -> None:
-    settlement = negotiate(PROGRAM, samples(), budget, bytes_of, cycles=no_cycles_saved)
+    settlement = negotiate(PROGRAM, samples(), budget, bytes_of, cycles=no_cycles_saved, makespan=makespan)
     assert [(c.share_q16, r.binding) for c, r in zip(settlement.contracts, settlement.log, strict=True)] == [
         (WHOLE, "RAW: a contract saves no cycles")
     ] * 3

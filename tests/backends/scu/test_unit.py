@@ -135,10 +135,14 @@ def test_a_wide_link_leaves_edges_whole_under_an_accuracy_budget(tmp_path: Path)
     assert all(text.endswith("RAW: a contract saves no cycles") for text in notes.values())
 
 
-def test_a_cycles_budget() -> None:
-    samples = {"input_1": seeded(16, 8).numpy()}
-    notes = reasons(compiled(cycles=0.9, calibration=samples))
-    assert any(text.endswith("budget of cycles") for text in notes.values())
+def test_a_cycles_budget_is_about_the_whole_schedule(tmp_path: Path) -> None:
+    """With a link so slow that it decides."""
+    slow = toml(tmp_path, "[link]\nbytes_per_cycle = 1")
+    result = compiled(cycles=0.9, calibration={"input_1": seeded(16, 8).numpy()}, target_file=slow)
+    assert any(text.endswith("budget of cycles") for text in reasons(result).values())
+    report = json.loads(result.files["scu/report.json"])
+    within = report["schedule"]["makespan_cycles"] / report["figures"]["dense"]["cycles"]
+    assert 0.85 < within <= 0.9
 
 
 def test_blocks_spill_where_the_link_holds_none(tmp_path: Path) -> None:

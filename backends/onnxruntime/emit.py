@@ -21,7 +21,8 @@ from sparsecc.contracts.portable import GRID_FUNCTIONS, function_name, grid_func
 from sparsecc.diagnostics import CompileError
 from sparsecc.formats import BSR, CSR
 from sparsecc.ops import ATTENTION, UNPACK, attend
-from sparsecc.program import Program, schema
+from sparsecc.program import Program, arguments
+from sparsecc.regions import static_sizes
 
 from .plain_attention import attended
 
@@ -29,7 +30,6 @@ OPSET = 20
 """The oldest opset with Gelu as one operator."""
 DOMAIN = "sparsecc"
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
-SDPA_NAMES = tuple(argument.name for argument in schema(SDPA).arguments)
 UNPACK_OPS = {op: name for name, op in UNPACK.items()}
 
 
@@ -82,10 +82,18 @@ class _Emitter(fx.Interpreter):
     ops: Mapping[str, str] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.target is SDPA and not n.meta["val"].is_contiguous():  # heads side by side, as views that follow want it
-            return cast(torch.Tensor, value).transpose(1, 2).contiguous().transpose(1, 2)
-        return value
+        if n.target is not SDPA:
+            return super().run_node(n)
+        given: dict[str, Any] = {name: self.env[x] if isinstance(x, fx.Node) else x for name, x in arguments(n).items()}
+        q, k, v, mask, expected = (*(given[name] for name in ("query", "key", "value", "attn_mask")), n.meta["val"])
+        special = given["dropout_p"] or given["is_causal"] or given["enable_gqa"]
+        # of open sizes, the exporter cannot trace the products that matmul reshapes to
+        if special or q.dtype != torch.float32 or not static_sizes([*q.shape, *k.shape]):
+            return super().run_node(n)
+        y = attended(q, k, v, mask, given["scale"])
+        if expected.is_contiguous():
+            return y
+        return y.transpose(1, 2).contiguous().transpose(1, 2)  # heads side by side, as views that follow want it
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
         """One node; its outputs have the sizes that the region's graph knows, in terms of the inputs' sizes."""
@@ -130,12 +138,6 @@ class _Emitter(fx.Interpreter):
             )
         if target is ATTENTION:
             return attend(*args)
-        if target is SDPA:
-            given: dict[str, Any] = dict(zip(SDPA_NAMES, args, strict=False)) | kwargs
-            q, k, v = (given[name] for name in SDPA_NAMES[:3])
-            special = any(given.get(name) for name in ("dropout_p", "is_causal", "enable_gqa"))
-            if q.dtype == torch.float32 and not special:
-                return attended(q, k, v, given.get("attn_mask"), given.get("scale"))
         if target not in UNPACK_OPS:
             return super().call_function(target, args, kwargs)
         *arrays, rows, cols = args

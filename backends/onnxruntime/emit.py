@@ -85,13 +85,13 @@ class _Emitter(fx.Interpreter):
         if n.target is not SDPA:
             return super().run_node(n)
         given: dict[str, Any] = {name: self.env[x] if isinstance(x, fx.Node) else x for name, x in arguments(n).items()}
-        q, k, v, mask, expected = (*(given[name] for name in ("query", "key", "value", "attn_mask")), n.meta["val"])
+        q, k = given["query"], given["key"]
         special = given["dropout_p"] or given["is_causal"] or given["enable_gqa"]
         # of open sizes, the exporter cannot trace the products that matmul reshapes to
         if special or q.dtype != torch.float32 or not static_sizes([*q.shape, *k.shape]):
             return super().run_node(n)
-        y = attended(q, k, v, mask, given["scale"])
-        if expected.is_contiguous():
+        y = attended(q, k, given["value"], given["attn_mask"], given["scale"])
+        if n.meta["val"].is_contiguous():
             return y
         return y.transpose(1, 2).contiguous().transpose(1, 2)  # heads side by side, as views that follow want it
 

@@ -84,7 +84,7 @@ class SCUnit:
         return functools.cache(functools.partial(block_cycles, target_of(program), codecs_of(program)))
 
     def makespan(self, program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> int:
-        """Without windows, and without constants as blocks: either only makes it shorter."""
+        """Without windows, and without constants as blocks: either makes it shorter, as long as buffers find places."""
         target, bound = target_of(program), program.clone()
         insert_contracts(bound, contracts, maps)
         with reporting(None):

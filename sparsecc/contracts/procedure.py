@@ -142,8 +142,9 @@ def negotiate(
         return makespan(with_shares(whole, {**shares, **dict.fromkeys(late(shares), WHOLE)}), maps)
 
     shares = _shares(budget, offers, curves, elems, payload_bytes, cycles, joint, length)
-    reasons |= late(shares)
-    shares |= dict.fromkeys(late(shares), WHOLE)
+    stay = late(shares)
+    shares |= dict.fromkeys(stay, WHOLE)
+    reasons |= stay
     log = tuple(
         _record(
             name,

@@ -40,7 +40,9 @@ class Unit(Protocol):
         ...
 
     def makespan(self, program: Program, contracts: Mapping[str, Contract], maps: Mapping[str, SensitivityMap]) -> int:
-        """Cycles of the Program's schedule under contracts, found in seconds; what is compiled takes no more."""
+        """Cycles of the Program's schedule under contracts, found in seconds; the longer search of a compile starts
+        from it.
+        """
         ...
 
     def limits(self, program: Program) -> EdgeLimits:

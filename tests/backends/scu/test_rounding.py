@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
-from programs import seeded
+from programs import Model, seeded
 from torch import nn
 
 import sparsecc
@@ -20,11 +22,16 @@ from sparsecc.diagnostics import PassBug
 from sparsecc.program import Program
 
 
-def rivals(first: float, second: float) -> Program:
+def rivals(first: float, second: float, *, as_class: bool = False) -> Program:
     """Two values, of which a contract keeps the greater; the output says which one it was."""
-    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
-    model.load_state_dict({"0.weight": torch.eye(2), "2.weight": torch.tensor([[1.0, -1.0]])})
-    program = capture(model, [torch.tensor([[first, second]])])
+    layers = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+    layers[0].weight, layers[1].weight = nn.Parameter(torch.eye(2)), nn.Parameter(torch.tensor([[1.0, -1.0]]))
+
+    def forward(m: Model, x: torch.Tensor) -> torch.Tensor:
+        y = m.last(m.first(x).relu())
+        return (y > 0).int() if as_class else cast(torch.Tensor, y)
+
+    program = capture(Model(forward, first=layers[0], last=layers[1]), [torch.tensor([[first, second]])])
     contract = Contract.fixed("relu", Key("float32"), WHOLE // 2)
     insert_contracts(program, {"relu": contract}, {"relu": uniform_map()})
     return program
@@ -42,6 +49,12 @@ def test_what_rounding_may_swap() -> None:
 def test_what_rounding_cannot_swap() -> None:
     program = rivals(1.0, 0.9)
     assert tolerance(program, reference.run(program), [0.3]) == TOLERANCE
+
+
+def test_no_engine_may_answer_another_class() -> None:
+    """Though rounding would: no number says how far apart classes are."""
+    program = rivals(1.0, 1.0, as_class=True)
+    assert tolerance(program, reference.run(program), [float("inf")]) == TOLERANCE
 
 
 def test_an_engine_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ void *sparsecc_fail(struct message *message, const char *format, ...) {
 
 /* ---- which instruction set ---------------------------------------------------------------------------------- */
 
-/* What the CPU has and the operating system saves: the bits that LLVM's "haswell" and "skylake-avx512" may use.
+/* What the CPU has and the operating system saves: the features that kernels are compiled for (tvm/codegen.py).
  * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A, CPUID and XGETBV. */
 static bool supported(enum isa isa) {
     enum { FMA = 1 << 12, MOVBE = 1 << 22, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };       /* 1, ecx */
@@ -59,14 +59,14 @@ static bool supported(enum isa isa) {
     const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31; /* 7, ebx: F, DQ, CD, BW, VL */
     enum { LZCNT = 1 << 5 };                                                                 /* 0x80000001, ecx */
     enum { YMM = 0x06, ZMM = 0xe6 };                                                                    /* XCR0 */
-    const unsigned haswell_1 = FMA | MOVBE | OSXSAVE | AVX | F16C, haswell_7 = BMI1 | AVX2 | BMI2;
+    const unsigned avx2_1 = FMA | MOVBE | OSXSAVE | AVX | F16C, avx2_7 = BMI1 | AVX2 | BMI2;
     unsigned eax, ebx, ecx, edx, leaf_1, leaf_7, leaf_extended, xcr0, xcr0_high;
     if (!__get_cpuid(1, &eax, &ebx, &leaf_1, &edx) || !__get_cpuid_count(7, 0, &eax, &leaf_7, &ecx, &edx) ||
-        !__get_cpuid(0x80000001, &eax, &ebx, &leaf_extended, &edx) || (leaf_1 & haswell_1) != haswell_1)
+        !__get_cpuid(0x80000001, &eax, &ebx, &leaf_extended, &edx) || (leaf_1 & avx2_1) != avx2_1)
         return false;
     __asm__("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
-    bool haswell = (leaf_7 & haswell_7) == haswell_7 && (leaf_extended & LZCNT) && (xcr0 & YMM) == YMM;
-    return haswell && (isa == ISA_AVX2 || ((leaf_7 & avx512) == avx512 && (xcr0 & ZMM) == ZMM));
+    bool avx2 = (leaf_7 & avx2_7) == avx2_7 && (leaf_extended & LZCNT) && (xcr0 & YMM) == YMM;
+    return avx2 && (isa == ISA_AVX2 || ((leaf_7 & avx512) == avx512 && (xcr0 & ZMM) == ZMM));
 }
 
 enum isa sparsecc_choose_isa(enum isa wanted, struct message *message) {

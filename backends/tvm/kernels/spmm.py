@@ -45,7 +45,10 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
                 for c in range(width):
                     x = let(x_tile + T.Cast("int32", a.cols[q * width + c]) * p.unit)
                     sums.multiply_add([a.values[(q * height + i + r) * width + c] for r in range(rows)], x)
-            sums.store(spec.epilogue if ends else Epilogue(), height > 1, store_frame)
+            if ends:
+                sums.store(spec.epilogue, height > 1, store_frame)
+            else:
+                sums.keep(height > 1)
 
     def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None) -> None:
         with loop(begin, end) as block:
@@ -54,15 +57,13 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
     def sliced(
         a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
     ) -> None:
-        if store_frame is not None:
-            raise ValueError("a sliced Spmm keeps its sums in y, which is no frame")
         begin, end, final = let(begin), let(end), let(p.slices - 1)
         with loop(begin, end) as block:
             block_row(a, p, tile, block, 0, starts=True, ends=False)
         with loop(1, final) as piece, loop(begin, end) as block:
             block_row(a, p, tile, block, piece, starts=False, ends=False)
         with loop(begin, end) as block:
-            block_row(a, p, tile, block, final, starts=False, ends=True)
+            block_row(a, p, tile, block, final, starts=False, ends=True, store_frame=store_frame)
 
     body = over_chunks(spec, rows_of_frame, sliced if spec.sliced else whole)
     return function(spec.symbol, MatmulParameters, body, spec.index)
@@ -152,7 +153,8 @@ def over_chunks(
 class Sums:
     """The register tile: rows [first, first + rows) times vectors [vector, vector + vectors) of a tile of lanes.
 
-    It starts from the bias, or from what y holds.
+    It starts from the bias, or from what y holds: the sums of an earlier slice, in the middle copy where y is a frame,
+    all of whose lanes the last slice writes again.
     """
 
     def __init__(
@@ -176,13 +178,23 @@ class Sums:
             beyond = let(T.max(self.first + r - (p.rows - 1), 0))
             for v in range(vectors):
                 if from_y:
-                    value = a.y.load(self.y_start + (r - beyond) * p.y_pitch + v * VECTOR_LANES)
+                    value = a.y.load(self.kept(r - beyond, v))
                 else:
                     value = T.Broadcast(a.bias[self.first + r - beyond], VECTOR_LANES)
                 self.sums.store(self.slot(r, v), value)
 
     def slot(self, row: int, vector: int) -> int:
         return (row * self.vectors + vector) * VECTOR_LANES
+
+    def kept(self, row: Expr, vector: int) -> Expr:
+        """Where in y a sum waits for the next slice."""
+        return self.y_start + self.p.copy_pitch + row * self.p.y_pitch + vector * VECTOR_LANES
+
+    def keep(self, ragged: bool) -> None:
+        for r in range(self.rows):
+            with when(self.first + r < self.p.rows if ragged else True):
+                for v in range(self.vectors):
+                    self.a.y.store(self.kept(r, v), self.sums.load(self.slot(r, v)))
 
     def multiply_add(self, weights: Sequence[Expr], x: Expr) -> None:
         """Add weights[row] * x[x + lanes] to every sum; x is an offset in elements."""

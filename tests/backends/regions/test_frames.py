@@ -65,8 +65,24 @@ class Readers(nn.Module):
         return F.relu(self.second(y) + y), y[:, 1:, ::2, 1:], *(other(y) for other in self.others)
 
 
+class Wide(nn.Module):
+    """Convolutions of so many columns that they are read in slices: of frames, of copies, of plain values."""
+
+    def __init__(self, *_: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)
+        self.widening, self.narrowing = nn.Conv2d(48, 600, 1), nn.Conv2d(600, 48, 1)
+        self.strided = nn.Conv2d(48, 5, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = F.relu(self.second(F.relu(self.first(x))))
+        x = F.relu(self.second(x) + F.relu(self.narrowing(F.relu(self.widening(x)))))
+        last = F.relu(self.second(x) + x)
+        return F.relu(self.strided(last)), self.narrowing(self.widening(last))
+
+
 def case(kind: Callable[[int, int], nn.Module], height: int, width: int, storage: str = "csr") -> RegionCase:
-    channels = 3 if kind is Chain else 2
+    channels = 2 if kind is Readers else 3
     return region_case(prune(kind(height, width), 0.4), [torch.randn(3, channels, height, width)], lambda _: storage)
 
 
@@ -75,12 +91,15 @@ CHAINS = [
     *((1, 16), (16, 1), (2, 64), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)),
 ]
 READ = [(33, 1), (7, 7), (9, 8), (8, 9), (5, 31), (7, 32), (2, 33), (4, 16), (3, 4)]
+WIDE = [(8, 8), (7, 9), (5, 16), (9, 14)]
 STORAGES = ["dense", "bsr4x1", "bsr16x1"]
 CASES: dict[str, Callable[[], RegionCase]] = {
     **{f"chain of {h}x{w}": partial(case, Chain, h, w) for h, w in CHAINS},
     **{f"chain of 8x8, {storage}": partial(case, Chain, 8, 8, storage) for storage in STORAGES},
     **{f"chain of 7x9, {storage}": partial(case, Chain, 7, 9, storage) for storage in STORAGES},
     **{f"readers of {h}x{w}": partial(case, Readers, h, w) for h, w in READ},
+    **{f"wide {h}x{w}": partial(case, Wide, h, w) for h, w in WIDE},
+    "wide 8x8, bsr4x1": partial(case, Wide, 8, 8, "bsr4x1"),
 }
 
 
@@ -110,7 +129,7 @@ def test_equals_float64(built: Built, name: str, isa: Isa) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["chain of 32x32", "chain of 33x33"])
+@pytest.mark.parametrize("name", ["chain of 32x32", "chain of 33x33", "wide 9x14"])
 def test_equals_float64_in_onnxruntime(built: Built, name: str, threads: int) -> None:
     session = built.session(name, threads)
     for batch in (1, 2, 5):
@@ -135,6 +154,14 @@ def test_a_kernel_knows_the_width_of_rows_that_vectors_hold_whole(width: int) ->
     plan = lower(case(Chain, 8, width).region, "Region_0")
     widths = {s.kernel.frame_width for s in plan.variants[0].steps if isinstance(s.kernel, Spmm)} - {None}
     assert widths == ({width} if width in (8, 16) else {0})
+
+
+def test_wide_convolutions_are_sliced(built: Built) -> None:
+    """Of frames and into frames."""
+    for height, width in WIDE:
+        (variant,) = built.plans[f"wide {height}x{width}"].variants
+        kernels = [s.kernel for s in variant.steps if isinstance(s.kernel, Spmm) and s.kernel.sliced]
+        assert len({kernel.frame_width is None for kernel in kernels}) == 2, (height, width)
 
 
 def test_a_large_value_is_no_frame() -> None:

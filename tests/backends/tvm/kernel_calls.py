@@ -66,6 +66,11 @@ FRAMED: list[Spmm | Dense] = [
     *(Spmm(4, 1, 4, "int32", frame_width=width) for width in (0, 16)),
     *(Dense(6, 4, "int32", frame_width=width) for width in (0, 32)),
     Spmm(16, 1, 2, frame_width=4),
+    *(
+        Spmm(rows, 1, 4, epilogue=Epilogue("relu", True), frame_width=w, sliced=True)
+        for rows in (1, 4)
+        for w in (0, 16)
+    ),
 ]
 SPMV = [
     *(Spmv(*block) for block in ((1, 1), (4, 1), (16, 1), (4, 4), (2, 3))),

@@ -155,6 +155,8 @@ def test_a_frame_is_written_between_its_zeros(spec: Spmm | Dense, isa: Isa) -> N
         lanes, rows = height * width, -(-(width + tiles * tile + 1) // width)
         block = (spec.block_rows, spec.block_cols) if isinstance(spec, Spmm) else (1, 1)
         weight = pack(m, k, block, 0.4)
+        if isinstance(spec, Spmm) and spec.sliced:
+            weight = sliced(weight)
         x, z, bias = uniform(k, tiles * tile), uniform(m, tiles * tile + 3, seed=1), uniform(m, seed=2)
         total = weight.dense.astype(np.float64) @ x + bias[:, None]
         image = epilogue(spec.epilogue, total, z[:, :-3])[:, :lanes].reshape(m, height, width)
@@ -177,6 +179,7 @@ def test_a_frame_is_written_between_its_zeros(spec: Spmm | Dense, isa: Isa) -> N
             **pitches,
             width=width,
             lanes=lanes,
+            slices=3,
         )
         y = guarded(np.zeros_like(expected, np.float32))
         call(

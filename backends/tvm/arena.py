@@ -44,6 +44,19 @@ def share_frames(buffers: Sequence[Buffer], frames: Mapping[int, FrameShape]) ->
     return result, slots
 
 
+def take_over(buffers: Sequence[Buffer], takers: Mapping[int, int]) -> tuple[list[Buffer], list[int]]:
+    """Let every taker have the memory of a buffer that dies in the step in which it begins.
+
+    Returns the buffers and for each the number of the one whose memory it takes.
+    """
+    result, slots = list(buffers), list(range(len(buffers)))
+    for taker in sorted(takers, key=lambda number: buffers[number].first_step):
+        slot = slots[taker] = slots[takers[taker]]
+        result[slot] = replace(result[slot], last_step=buffers[taker].last_step)
+        result[taker] = Buffer(0, 0, 0)
+    return result, slots
+
+
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     """An offset per buffer such that buffers alive at one time do not overlap, and the elements of the whole arena.
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from torch import fx
 
-from .arena import Buffer, FrameShape, place, share_frames
-from .kernels.spec import COPIES, VECTOR_LANES, Elementwise, ElementwiseParameters, Epilogue, Window, WindowParameters
+from .arena import Buffer, FrameShape, place, share_frames, take_over
+from .kernels.spec import (
+    COPIES,
+    VECTOR_LANES,
+    Elementwise,
+    ElementwiseParameters,
+    Epilogue,
+    Window,
+    WindowParameters,
+    in_place,
+)
 from .plan import NOTHING, ZEROS, Prepare, Ref, Step, Variant
 
 ELEMENTWISE_BLOCK_ELEMS = 2048  # 8 KiB of each operand: stays in the first-level cache
@@ -71,7 +81,6 @@ class Builder:
 
     tables: Tables
     input_numbers: Mapping[fx.Node, int]
-    choices: Mapping[str, str]
     steps: list[Step] = field(default_factory=list[Step])
     buffer_elems: list[int] = field(default_factory=list[int])
     frames: dict[int, FrameShape] = field(default_factory=dict[int, FrameShape])
@@ -127,24 +136,45 @@ class Builder:
 
     def finish(self, lanes: int, rows_most: int | None) -> Variant:
         """Place the buffers and make every arena Ref an offset."""
-        buffers, slots = share_frames(self._buffers(), self.frames)
+        phases = list(accumulate(int(not step.joins) for step in self.steps))
+        buffers = self._buffers(phases)
+        buffers, slots = take_over(buffers, self._takers(buffers, phases))
+        buffers, frame_slots = share_frames(buffers, self.frames)
         offsets, arena_elems = place(buffers)
 
         def relocated(ref: Ref) -> Ref:
-            return Ref("arena", offsets[slots[ref.index]] + ref.offset) if ref.space == "arena" else ref
+            return Ref("arena", offsets[frame_slots[slots[ref.index]]] + ref.offset) if ref.space == "arena" else ref
 
         steps = tuple(
             replace(step, x=relocated(step.x), y=relocated(step.y), z=relocated(step.z)) for step in self.steps
         )
         return Variant(lanes, rows_most, steps, arena_elems)
 
-    def _buffers(self) -> list[Buffer]:
+    def _buffers(self, phases: Sequence[int]) -> list[Buffer]:
         """Steps that join run at once: what the one last reads, the other must not overwrite."""
-        phase, lives = 0, dict[int, tuple[int, int]]()
-        for step in self.steps:
-            phase += not step.joins
+        lives = dict[int, tuple[int, int]]()
+        for step, phase in zip(self.steps, phases, strict=True):
             for ref in (step.x, step.y, step.z):
                 if ref != NOTHING and ref.space == "arena":
                     first, _ = lives.get(ref.index, (phase, phase))
                     lives[ref.index] = (first, phase)
         return [Buffer(elems, *lives.get(number, (0, 0))) for number, elems in enumerate(self.buffer_elems)]
+
+    def _takers(self, buffers: Sequence[Buffer], phases: Sequence[int]) -> dict[int, int]:
+        """Of buffers that may be written in place of an operand which is not read any more: that operand's buffer.
+
+        The memory of what is added to is in the caches already: 64 -> 256 channels at 56x56 gain 5 %.
+        """
+        takers, kept = dict[int, int](), set[int]()
+        for step, phase in zip(self.steps, phases, strict=True):
+            new = step.y
+            for name, old in step.refs().items():
+                if name not in "xz" or old.space != "arena" or buffers[old.index].last_step != phase:
+                    continue
+                same_layout = new.space == "arena" and old.offset == new.offset == 0
+                same_layout = same_layout and buffers[old.index].elems == buffers[new.index].elems
+                begins = new.space == "arena" and buffers[new.index].first_step == phase
+                fits = name in in_place(step.kernel) and same_layout and begins
+                if not fits or takers.setdefault(new.index, old.index) != old.index:
+                    kept.add(old.index)
+        return {new: old for new, old in takers.items() if old not in kept}

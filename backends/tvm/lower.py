@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -26,14 +26,13 @@ from .tokens import TokenLowering
 PANELS: tuple[tuple[int, int | None], ...] = ((1, 4), (16, 16), (32, 32), (48, 48), (64, 64), (48, 96), (64, None))
 
 
-def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | None = None) -> RegionPlan:
+def lower(region: fx.GraphModule, op_name: str) -> RegionPlan:
     """The plan of a region whose node in the ONNX graph has the op type ``op_name``.
 
     ``region`` has placeholders (activations first, then constants, marked by ``meta["constant"]``), nodes that
     `sparsecc.regions.describe` understands, and a tuple as output; all with fake tensors in ``meta["val"]``.
-    ``choices`` names a kernel per convolution or linear node: "nv1" to "nv4" are the most vectors of a tile.
 
-    Raises: PassBug where the region holds what no region may hold; ValueError for a choice that does not exist.
+    Raises: PassBug where the region holds what no region may hold.
     """
     placeholders = [node for node in region.graph.nodes if node.op == "placeholder"]
     numbers = {node: number for number, node in enumerate(placeholders)}
@@ -43,7 +42,7 @@ def lower(region: fx.GraphModule, op_name: str, choices: Mapping[str, str] | Non
     framed = framed_nodes(layers) - set(results)
 
     def variant(lanes: int, rows_most: int | None) -> Variant:
-        builder = Builder(tables, numbers, choices or {})
+        builder = Builder(tables, numbers)
         numbers_of = {node: [n for n, result in enumerate(results) if result is node] for node in results}
         first_numbers = {node: all_of[0] for node, all_of in numbers_of.items()}
         lowering: ImageLowering | TokenLowering | AttentionLowering

@@ -5,7 +5,6 @@ Letters: M rows (output channels), K columns of the weight.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from sparsecc.regions import Weight, tensor
@@ -27,16 +26,21 @@ from .kernels.spec import (
 )
 from .plan import NOTHING, Prepare, Ref, Step
 
-VECTORS_MOST = 4  # per tile; 8 were slower than 4 on every layer tried (design notes: 57 against 61 nnz-GFLOP/s)
+# What a tile reads of x, again for every row, should stay in the first-level cache. Matrices whose tiles read more are
+# read in slices that fit, but that have NONZEROS of a row in the mean, for a slice costs a reload of every sum. One
+# thread of an EPYC (Zen 4), slices against none: 768 columns and 64 tokens 1.27 times as fast at 80 % zeros, 1.10 at
+# 90 %; ResNet-50 1.16 and 1.12. Against slices of 256 columns at any density: BERT 1.26 at 60 % and 1.07 at 80 %,
+# ResNet-50 1.04 at 80 %, 1.02 at 90 and 95 %. The gain follows the bytes of x that a slice of a block row reads again
+# and the number of blocks that share the reload of its sums; of ResNet-50, twice the least gain takes 1 % longer and
+# half of it as long. Fewer lanes than 32 were not measured.
+CACHE_BYTES, SLICE_NONZEROS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 32 * 1024, 16, 1_500_000, 32
+# Vectors per tile. Of wide tiles a row's own costs (its bias, its branch, its epilogue) are shared by more lanes:
+# 3x3 convolutions of ResNet-50 gain 3 to 16 %, 64 -> 256 channels at 56x56 gains 8 %. Tiles that read much of x lose
+# (256 -> 1024 channels 11 %), and so do many small layers (ResNet-56 3 %, on two threads 18 %).
+TILE_VECTORS, WIDE_TILE_VECTORS = 4, 7
 ACCUMULATORS_MOST = 16  # of 32 AVX-512 registers: block rows x vectors
 DENSE_ROWS = {1: 12, 2: 8, 3: 6, 4: 6}  # register tile of a dense matrix by vectors: at most 24 accumulators
 CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no thread
-# Slices of 128 to 384 columns are about as good. Sliced against whole, one thread of an EPYC (Zen 4): 768 columns and
-# 64 tokens 1.27 times as fast at 80 % zeros, 1.10 at 90 %, 1.02 at 95 %; 3072 columns 1.37, 1.23, 1.12; 384 columns
-# 1.10, 0.99, 1.06; 32 tokens 1.08, 0.95; ResNet-50 1.16 at 80 %, 1.12 at 90 %; ResNet-56 1.02 at 80 %. The gain follows
-# the bytes of x that a slice of a block row reads again and the number of blocks that share the reload of its sums; of
-# ResNet-50, twice the least gain takes 1 % longer and half of it as long. Fewer lanes than 32 were not measured.
-SLICE_BLOCKS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 256, 1_500_000, 32
 UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
 
 
@@ -116,7 +120,7 @@ def multiply(
         return
     z_ref, z_pitch = (NOTHING, 0) if z is None else (z.ref, z.pitch)
     index: Index = "uint16" if columns.span(-(-matrix.cols // columns.kernel_size)) <= 1 << 16 else "int32"
-    most = _vectors_most(builder.choices.get(name), matrix)
+    most = tile_vectors(matrix, columns, y)
     first_vector = 0
     y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
     splits = split_vectors(vectors(y.lanes), most)
@@ -174,16 +178,29 @@ def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:
     return [(width, count) for width, count in ((small + 1, wide), (small, tiles - wide)) if count]
 
 
+def tile_vectors(matrix: Stored, columns: Columns, y: Value) -> int:
+    """The most vectors of a tile. Tiles that are whole rows of a frame stay narrow: `store_rows` is worth more."""
+    lanes = WIDE_TILE_VECTORS * VECTOR_LANES
+    if not matrix.sparse or _frame_width(y, TILE_VECTORS * VECTOR_LANES):
+        wide = False
+    elif columns.kernel_size == 1:
+        wide = 4 * columns.reach(matrix.cols, lanes) <= CACHE_BYTES
+    else:
+        wide = slice_blocks(matrix, columns, lanes) > 0
+    return max(1, min(WIDE_TILE_VECTORS if wide else TILE_VECTORS, ACCUMULATORS_MOST // matrix.block_rows))
+
+
 def slice_blocks(matrix: Stored, columns: Columns, lanes: int) -> int:
     """The width of the slices in which a matrix should be read for a tile of ``lanes``, 0 for as a whole.
 
     Slices are of nearly equal width: a short last one would only cost another pass over y.
     """
-    slices, block_rows = -(-matrix.cols // SLICE_BLOCKS), -(-matrix.rows // matrix.block_rows)
-    if not matrix.sparse or matrix.block_cols != 1 or slices == 1 or lanes < SLICE_LANES_LEAST:
+    if not matrix.sparse or matrix.block_cols != 1 or lanes < SLICE_LANES_LEAST:
         return 0
-    gain = matrix.blocks * 4 * columns.reach(matrix.cols, lanes)
-    return -(-matrix.cols // slices) if gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
+    block_rows, reach = -(-matrix.rows // matrix.block_rows), columns.reach(matrix.cols, lanes)
+    slices = min(round(4 * reach / CACHE_BYTES), matrix.blocks // (block_rows * SLICE_NONZEROS))
+    gain = matrix.blocks * 4 * reach
+    return -(-matrix.cols // slices) if slices > 1 and gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
 
 
 def _vector(
@@ -249,15 +266,6 @@ def _touched_bytes(matrix: Stored, columns: Columns, lanes: int, y: Value, z: Va
     x_rows = min(matrix.cols // len(columns.row_steps), matrix.elems)
     weight_bytes = 4 * (matrix.elems + matrix.rows) + 2 * matrix.blocks * matrix.block_cols
     return weight_bytes + 4 * lanes * (x_rows + matrix.rows * ((COPIES if y.framed else 1) + (z is not None)))
-
-
-def _vectors_most(choice: str | None, matrix: Stored) -> int:
-    if choice is None:
-        return max(1, min(VECTORS_MOST, ACCUMULATORS_MOST // matrix.block_rows))
-    found = re.fullmatch(r"nv([1-4])", choice)
-    if found is None:
-        raise ValueError(f"'{choice}' is no kernel choice: choose nv1, nv2, nv3 or nv4")
-    return int(found[1])
 
 
 def _index_name(dtype: str) -> Index:

@@ -16,7 +16,7 @@ Shapes and units used throughout:
                   1 - s columns to the right of its place, and zeros surround the image: one row above, the rest below
     over-reaching a kernel so marked reads and writes whole vectors: its x, y and z need rows of whole vectors or slack
                   behind them; all others touch exactly the elements they name and may work on a user's tensor
-    in place      y may be the same memory as x (or z) where a kernel says so
+    in place      y may be the memory of another operand of the same layout: see `in_place`
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class Spmm:
 
     values [blocks, block_rows, block_cols], rows [block_rows of the matrix + 1], cols [blocks * block_cols]: one entry
     per column of a block. Values of the missing rows of a ragged last block row are ignored. bias [rows].
-    One tile is ``vectors`` vectors of lanes. Over-reaching. In place: y may be z.
+    One tile is ``vectors`` vectors of lanes. Over-reaching.
     ``frame_width`` is None where y is a plain value. Else y is a frame whose zeros stand already, and the function none
     or relu. Not 0: the width of its rows, a divisor or a multiple of 16, where every tile is whole rows and no more.
 
@@ -364,7 +364,7 @@ class GlobalAverage:
 class LayerNorm:
     """y[c, t] = (x[c, t] - mean_t) / sqrt(variance_t + epsilon) * values[c] + bias[c], statistics over channels.
 
-    Computes all lanes of a panel, also its padding. In place: y may be x.
+    Computes all lanes of a panel, also its padding.
     """
 
     parameters: ClassVar[type[LayerNormParameters]] = LayerNormParameters
@@ -373,7 +373,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class VectorNorm:
-    """`LayerNorm` of one lane: x, y, values and bias [channels]. In place: y may be x."""
+    """`LayerNorm` of one lane: x, y, values and bias [channels]."""
 
     parameters: ClassVar[type[VectorNormParameters]] = VectorNormParameters
     symbol: ClassVar[str] = "vector_norm"
@@ -381,7 +381,7 @@ class VectorNorm:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """y = epilogue(x): an activation, or an addition ``x + z`` with one. In place: y may be x or z."""
+    """y = epilogue(x): an activation, or an addition ``x + z`` with one."""
 
     epilogue: Epilogue
     parameters: ClassVar[type[ElementwiseParameters]] = ElementwiseParameters
@@ -442,6 +442,19 @@ KernelSpec = (
     | StoreTokens
     | Attention
 )
+
+
+def in_place(spec: KernelSpec) -> tuple[Literal["x", "z"], ...]:
+    """The operands whose memory y may be, where their layouts are the same."""
+    match spec:
+        case Spmm(sliced=False) | Dense():
+            return ("z",)
+        case LayerNorm() | VectorNorm():
+            return ("x",)
+        case Elementwise():
+            return ("x", "z")
+        case _:
+            return ()
 
 
 def symbol(spec: KernelSpec, isa: Isa) -> str:

@@ -22,7 +22,6 @@ from .script import (
     when,
 )
 from .spec import VECTOR_LANES, WINDOW_ELEMS, Epilogue, Gemv, Spmv, SpmvSell, VectorParameters
-from .spmm import chunk_of
 
 INDEPENDENT_SUMS = 4  # hide the latency of a multiply-add (4 cycles on Zen 4 and Skylake-X)
 
@@ -146,3 +145,8 @@ def store_row(a: Arguments, row: Expr, total: Expr, epilogue: Epilogue) -> None:
     total = total + a.bias[row]
     total = total + a.z[row] if epilogue.add else total
     a.y[row] = apply(epilogue.function, total)
+
+
+def chunk_of(p: VectorParameters, chunk: Expr) -> tuple[Expr, Expr]:
+    """The block rows [begin, end) of a chunk."""
+    return divide(chunk * p.block_rows, p.chunks), divide((chunk + 1) * p.block_rows, p.chunks)

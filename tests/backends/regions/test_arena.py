@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsecc.backends.tvm.arena import ALIGNMENT_ELEMS, SLACK_ELEMS, Buffer, place, share_frames
+from sparsecc.backends.tvm.arena import ALIGNMENT_ELEMS, SLACK_ELEMS, Buffer, place, share_frames, take_over
 
 steps = st.integers(0, 12)
 
@@ -56,3 +56,10 @@ def test_frames_of_one_shape_take_turns_and_nothing_else_touches_them() -> None:
 def test_a_frame_keeps_its_memory_for_the_whole_plan() -> None:
     shared, _ = share_frames([Buffer(96, 1, 2), Buffer(96, 5, 6)], {0: (4, 8, 8)})
     assert shared == [Buffer(96, 0, 6), Buffer(96, 5, 6)]
+
+
+def test_a_taker_lives_where_what_it_takes_lived() -> None:
+    buffers = [Buffer(64, 0, 2), Buffer(64, 2, 4), Buffer(64, 4, 5), Buffer(32, 3, 3)]
+    taken, slots = take_over(buffers, {2: 1, 1: 0})
+    assert slots == [0, 0, 0, 3]
+    assert taken == [Buffer(64, 0, 5), Buffer(0, 0, 0), Buffer(0, 0, 0), Buffer(32, 3, 3)]

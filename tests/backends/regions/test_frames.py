@@ -70,9 +70,9 @@ class Wide(nn.Module):
 
     def __init__(self, *_: int) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)
-        self.widening, self.narrowing = nn.Conv2d(48, 600, 1), nn.Conv2d(600, 48, 1)
-        self.strided = nn.Conv2d(48, 5, 3, 2, 1)
+        self.first, self.second = nn.Conv2d(3, 80, 3, padding=1), nn.Conv2d(80, 80, 3, padding=1)
+        self.widening, self.narrowing = nn.Conv2d(80, 600, 1), nn.Conv2d(600, 80, 1)
+        self.strided = nn.Conv2d(80, 5, 3, 2, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = F.relu(self.second(F.relu(self.first(x))))
@@ -91,7 +91,7 @@ CHAINS = [
     *((1, 16), (16, 1), (2, 64), (1, 48), (2, 24), (4, 12), (6, 8), (8, 6), (8, 12), (16, 3)),
 ]
 READ = [(33, 1), (7, 7), (9, 8), (8, 9), (5, 31), (7, 32), (2, 33), (4, 16), (3, 4)]
-WIDE = [(8, 8), (7, 9), (5, 16), (9, 14)]
+WIDE = [(8, 8), (7, 9), (5, 16), (9, 14), (14, 14), (17, 23)]
 STORAGES = ["dense", "bsr4x1", "bsr16x1"]
 CASES: dict[str, Callable[[], RegionCase]] = {
     **{f"chain of {h}x{w}": partial(case, Chain, h, w) for h, w in CHAINS},
@@ -156,7 +156,7 @@ def test_a_kernel_knows_the_width_of_rows_that_vectors_hold_whole(width: int) ->
     assert widths == ({width} if width in (8, 16) else {0})
 
 
-def test_wide_convolutions_are_sliced(built: Built) -> None:
+def test_convolutions_of_many_channels_are_sliced(built: Built) -> None:
     """Of frames and into frames."""
     for height, width in WIDE:
         (variant,) = built.plans[f"wide {height}x{width}"].variants

@@ -11,6 +11,7 @@ from region_cases import RegionCase, prune, region_case
 from torch import Tensor, fx, nn
 
 from sparsecc.backends.tvm.fuse import fuse
+from sparsecc.backends.tvm.kernels.spec import Spmm
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.matmul import split_vectors
 from sparsecc.backends.tvm.plan import Prepare
@@ -53,16 +54,20 @@ def test_plan_is_the_golden_text(case: Callable[[], RegionCase], golden: Callabl
     golden(f"plan_{case.__name__}", str(lower(case().region, "Region_0")))
 
 
-def test_a_choice_changes_the_tiles() -> None:
-    plan = lower(feed_forward().region, "Region_0", {"linear": "nv2"})
-    symbols = {step.name: step.kernel.symbol for step in plan.variants[-1].steps}
-    assert symbols["linear"] == "spmm_4x1_v2_uint16_gelu"
-    assert symbols["linear_1"].startswith("dense_6_v4")
+def test_a_sum_takes_the_memory_of_what_is_added() -> None:
+    steps = {step.name: step for step in lower(branches().region, "Region_0").variants[0].steps}
+    assert steps["conv2d_1"].y == steps["conv2d_1"].z
+    assert steps["gelu"].y != steps["gelu"].x  # which a pool reads as well
 
 
-def test_an_unknown_choice_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'nv9' is no kernel choice: choose nv1, nv2, nv3 or nv4"):
-        lower(feed_forward().region, "Region_0", {"linear": "nv9"})
+@pytest.mark.parametrize(("side", "width"), [(14, 7), (8, 4)])
+def test_sliced_convolutions_have_wide_tiles(side: int, width: int) -> None:
+    """So do pointwise ones of few columns; 8 x 8 pixels are no more than 4 vectors."""
+    layers = nn.Conv2d(20, 96, 1), nn.Conv2d(96, 128, 3, padding=1), nn.Conv2d(128, 20, 1)
+    plan = lower(region_case(prune(nn.Sequential(*layers), 0.4), [torch.randn(2, 20, side, side)]).region, "Region_0")
+    kernels = [s.kernel for s in plan.variants[0].steps if isinstance(s.kernel, Spmm) and not s.joins]
+    assert [kernel.vectors for kernel in kernels] == [width, width, 4]
+    assert [kernel.sliced for kernel in kernels] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,7 @@ def test_an_unknown_choice_is_an_error() -> None:
         (5, 4, [(3, 1), (2, 1)]),
         (1, 4, [(1, 1)]),
         (64, 4, [(4, 16)]),
+        (13, 7, [(7, 1), (6, 1)]),
         (7, 1, [(1, 7)]),
     ],
 )

@@ -122,9 +122,10 @@ def test_batches_of_sequences_are_rows(built: Built) -> None:
 
 
 def test_wide_layers_are_sliced(built: Built) -> None:
+    """In as many as 600 rows of 16, 32, 48, 64, 48 and 64 lanes take first-level caches; few lanes are not."""
     for name in ("slices csr", "slices bsr4x1"):
         slices = [step.parameters._asdict()["slices"] for v in built.plans[name].variants[1:] for step in v.steps[1:2]]
-        assert slices == [1, 3, 3, 3, 3, 3], name  # the first is of 16 lanes
+        assert slices == [1, 2, 4, 5, 4, 5], name
 
 
 def test_large_steps_are_split_over_threads(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -45,7 +45,7 @@ def share_frames(buffers: Sequence[Buffer], frames: Mapping[int, FrameShape]) ->
 
 
 def take_over(buffers: Sequence[Buffer], takers: Mapping[int, int]) -> tuple[list[Buffer], list[int]]:
-    """Let every taker have the memory of a buffer that dies in the step in which it begins.
+    """Give each taker the memory of a buffer that is read last in the step which first writes the taker.
 
     Returns the buffers and for each the number of the one whose memory it takes.
     """

@@ -15,6 +15,7 @@ from .kernels.spec import (
     Elementwise,
     ElementwiseParameters,
     Epilogue,
+    MatmulParameters,
     Window,
     WindowParameters,
     in_place,
@@ -140,10 +141,11 @@ class Builder:
         buffers = self._buffers(phases)
         buffers, slots = take_over(buffers, self._takers(buffers, phases))
         buffers, frame_slots = share_frames(buffers, self.frames)
+        slots = [frame_slots[slot] for slot in slots]
         offsets, arena_elems = place(buffers)
 
         def relocated(ref: Ref) -> Ref:
-            return Ref("arena", offsets[frame_slots[slots[ref.index]]] + ref.offset) if ref.space == "arena" else ref
+            return Ref("arena", offsets[slots[ref.index]] + ref.offset) if ref.space == "arena" else ref
 
         steps = tuple(
             replace(step, x=relocated(step.x), y=relocated(step.y), z=relocated(step.z)) for step in self.steps
@@ -161,20 +163,26 @@ class Builder:
         return [Buffer(elems, *lives.get(number, (0, 0))) for number, elems in enumerate(self.buffer_elems)]
 
     def _takers(self, buffers: Sequence[Buffer], phases: Sequence[int]) -> dict[int, int]:
-        """Of buffers that may be written in place of an operand which is not read any more: that operand's buffer.
+        """For every buffer that may lie where an operand of its first step lay: that operand's buffer.
 
-        The memory of what is added to is in the caches already: 64 -> 256 channels at 56x56 gain 5 %.
+        The memory of what is added to is in the caches already: 64 -> 256 channels at 56x56 with 90 % zeros gain 5 %
+        (one thread of an EPYC).
         """
-        takers, kept = dict[int, int](), set[int]()
+        takers, kept = dict[int, int](), set[int]()  # both by the operand's buffer
         for step, phase in zip(self.steps, phases, strict=True):
-            new = step.y
-            for name, old in step.refs().items():
-                if name not in "xz" or old.space != "arena" or buffers[old.index].last_step != phase:
-                    continue
-                same_layout = new.space == "arena" and old.offset == new.offset == 0
-                same_layout = same_layout and buffers[old.index].elems == buffers[new.index].elems
-                begins = new.space == "arena" and buffers[new.index].first_step == phase
-                fits = name in in_place(step.kernel) and same_layout and begins
-                if not fits or takers.setdefault(new.index, old.index) != old.index:
-                    kept.add(old.index)
-        return {new: old for new, old in takers.items() if old not in kept}
+            for name, old in (("x", step.x), ("z", step.z)):
+                if old.space == "arena" and buffers[old.index].last_step == phase:
+                    may = name in in_place(step.kernel) and _same_layout(old, step, buffers)
+                    if not may or takers.setdefault(old.index, step.y.index) != step.y.index:
+                        kept.add(old.index)
+        return {new: old for old, new in takers.items() if old not in kept}
+
+
+def _same_layout(operand: Ref, step: Step, buffers: Sequence[Buffer]) -> bool:
+    """Whether y is a buffer that begins in the step in which the operand's ends, and both are laid out alike."""
+    p, y = step.parameters, step.y
+    if y.space != "arena" or operand.offset != 0 or y.offset != 0:  # frames begin behind their zeros
+        return False
+    old, new = buffers[operand.index], buffers[y.index]
+    same_pitch = not isinstance(p, MatmulParameters) or p.z_pitch == p.y_pitch
+    return new.first_step == old.last_step and new.elems == old.elems and same_pitch

@@ -27,13 +27,15 @@ from .kernels.spec import (
 from .plan import NOTHING, Prepare, Ref, Step
 
 # What a tile reads of x, again for every row, should stay in the first-level cache. Matrices whose tiles read more are
-# read in slices that fit, but that have NONZEROS of a row in the mean, for a slice costs a reload of every sum. One
-# thread of an EPYC (Zen 4), slices against none: 768 columns and 64 tokens 1.27 times as fast at 80 % zeros, 1.10 at
-# 90 %; ResNet-50 1.16 and 1.12. Against slices of 256 columns at any density: BERT 1.26 at 60 % and 1.07 at 80 %,
-# ResNet-50 1.04 at 80 %, 1.02 at 90 and 95 %. The gain follows the bytes of x that a slice of a block row reads again
-# and the number of blocks that share the reload of its sums; of ResNet-50, twice the least gain takes 1 % longer and
-# half of it as long. Fewer lanes than 32 were not measured.
-CACHE_BYTES, SLICE_NONZEROS, SLICE_GAIN_LEAST, SLICE_LANES_LEAST = 32 * 1024, 16, 1_500_000, 32
+# read in slices of about that size, but of no fewer than SLICE_NONZEROS blocks of a block row in the mean, for a slice
+# costs a reload of every sum. One thread of an EPYC (Zen 4), slices against none: 768 columns and 64 tokens 1.27 times
+# as fast at 80 % zeros, 1.10 at 90 %; ResNet-50 1.16 and 1.12. Against slices of 256 columns at any density: BERT 1.26
+# at 60 % and 1.07 at 80 %, ResNet-50 1.04 at 80 %, 1.02 at 90 and 95 %.
+CACHE_BYTES, SLICE_NONZEROS = 32 * 1024, 16
+# Bytes of x that the mean slice of a block row reads, each block counted with all that a row's tile reads: the gain
+# follows it. With half or twice of it ResNet-50 takes 0.5 and 1 % longer.
+SLICE_GAIN_LEAST = 1_500_000
+SLICE_LANES_LEAST = 32  # fewer were not measured
 # Vectors per tile. Of wide tiles a row's own costs (its bias, its branch, its epilogue) are shared by more lanes:
 # 3x3 convolutions of ResNet-50 gain 3 to 16 %, 64 -> 256 channels at 56x56 gains 8 %. Tiles that read much of x lose
 # (256 -> 1024 channels 11 %), and so do many small layers (ResNet-56 3 %, on two threads 18 %).
@@ -112,7 +114,7 @@ def multiply(
 ) -> None:
     """Emit y = epilogue(weight x + bias, z): one step per tile width, or one over a plain vector, x contiguous.
 
-    y and z lie apart.
+    y and z are different buffers; `Builder.finish` may give them the same memory.
     """
     matrix = stored(builder, weight)
     if y.pitch == 1:
@@ -124,11 +126,11 @@ def multiply(
     first_vector = 0
     y_ref = replace(y.ref, offset=y.ref.offset - y.copy_pitch)
     splits = split_vectors(vectors(y.lanes), most)
+    slices = slice_blocks(matrix, columns, splits[0][0] * VECTOR_LANES)
     for number, (width, tiles) in enumerate(splits):
         lanes = width * VECTOR_LANES
         frame_width = _frame_width(y, lanes)
         spec: Spmm | Dense
-        slices = slice_blocks(matrix, columns, lanes)
         if matrix.sparse:
             spec = Spmm(
                 matrix.block_rows, matrix.block_cols, width, index, epilogue, frame_width=frame_width, sliced=slices > 0
@@ -179,7 +181,10 @@ def split_vectors(vectors: int, most: int) -> list[tuple[int, int]]:
 
 
 def tile_vectors(matrix: Stored, columns: Columns, y: Value) -> int:
-    """The most vectors of a tile. Tiles that are whole rows of a frame stay narrow: `store_rows` is worth more."""
+    """The most vectors of a tile. Tiles that are whole rows of a frame stay narrow: `store_rows` is worth more.
+
+    So do those that would read too much of x: kernels larger than 1x1, unless in slices.
+    """
     lanes = WIDE_TILE_VECTORS * VECTOR_LANES
     if not matrix.sparse or _frame_width(y, TILE_VECTORS * VECTOR_LANES):
         wide = False
@@ -193,12 +198,14 @@ def tile_vectors(matrix: Stored, columns: Columns, y: Value) -> int:
 def slice_blocks(matrix: Stored, columns: Columns, lanes: int) -> int:
     """The width of the slices in which a matrix should be read for a tile of ``lanes``, 0 for as a whole.
 
-    Slices are of nearly equal width: a short last one would only cost another pass over y.
+    Slices are of nearly equal width: a short last one would only cost another pass over y. Narrow tiles have those of
+    tiles of `TILE_VECTORS`: panels of all widths share one table of values.
     """
     if not matrix.sparse or matrix.block_cols != 1 or lanes < SLICE_LANES_LEAST:
         return 0
     block_rows, reach = -(-matrix.rows // matrix.block_rows), columns.reach(matrix.cols, lanes)
-    slices = min(round(4 * reach / CACHE_BYTES), matrix.blocks // (block_rows * SLICE_NONZEROS))
+    tile_bytes = 4 * columns.reach(matrix.cols, max(lanes, TILE_VECTORS * VECTOR_LANES))
+    slices = min(round(tile_bytes / CACHE_BYTES), matrix.blocks // (block_rows * SLICE_NONZEROS))
     gain = matrix.blocks * 4 * reach
     return -(-matrix.cols // slices) if slices > 1 and gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
 

@@ -50,13 +50,13 @@ Placement = Literal["begin", "end"]
 FUNCTIONS: tuple[Function, ...] = ("none", "relu", "gelu", "gelu_tanh")
 EPILOGUES = [Epilogue(function, add) for function in FUNCTIONS for add in (False, True)]
 SPMM = [
-    *(Spmm(1, 1, vectors) for vectors in (1, 2, 3, 4, 7)),
+    *(Spmm(1, 1, vectors) for vectors in range(1, 8)),
     *(Spmm(4, 1, vectors) for vectors in (1, 4)),
     *(Spmm(*block, vectors=2) for block in ((8, 1), (16, 1), (32, 1), (1, 4), (4, 4), (3, 2))),
     *(Spmm(rows, 1, 2, "int32", epilogue) for rows in (1, 4) for epilogue in EPILOGUES),
 ]
 SLICED = [
-    *(Spmm(1, 1, vectors, sliced=True) for vectors in (1, 2, 3, 4, 7)),
+    *(Spmm(1, 1, vectors, sliced=True) for vectors in range(1, 8)),
     *(Spmm(rows, 1, 2, "int32", epilogue, sliced=True) for rows in (1, 4, 16) for epilogue in EPILOGUES),
 ]
 DENSE = [*(Dense(rows, 4) for rows in (1, 4, 5, 6)), *(Dense(6, 2, "int32", epilogue) for epilogue in EPILOGUES)]

@@ -36,6 +36,7 @@ from sparsecc.backends.tvm.kernels.spec import (
     Spmv,
     SpmvSell,
     VectorParameters,
+    in_place,
 )
 from sparsecc.backends.tvm.kernels.spmm import register_tile
 
@@ -126,6 +127,10 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
             close(y, expected)
             np.testing.assert_array_equal(parts, y)
             assert_untouched(y, placement)
+            if in_place(spec):
+                sums = guarded(z, placement)
+                run(y=sums, z=sums, splits=split_points(tiles * chunks))
+                np.testing.assert_array_equal(sums, y)
 
 
 def test_bases_and_pitches_reach_a_part_of_a_value(isa: Isa) -> None:

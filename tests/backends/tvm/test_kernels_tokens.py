@@ -98,6 +98,10 @@ def test_elementwise(spec: Elementwise, isa: Isa, placement: Placement) -> None:
         np.testing.assert_allclose(y, expected, rtol=1e-6, atol=5e-7)
         np.testing.assert_array_equal(parts, y)
         assert_untouched(y, placement)
+        if spec.epilogue.add:
+            added = guarded(z, placement)
+            call(spec, isa, p, units, x=x, y=added, z=added)
+            np.testing.assert_array_equal(added, y)
         call(spec, isa, p, units, x=x, y=x, z=z)
         np.testing.assert_array_equal(x, y)
 

@@ -11,7 +11,8 @@ from sparsecc.regions import Attention, tensor
 from .builder import Builder
 from .fuse import Layer
 from .kernels import spec
-from .kernels.spec import QUERY_LANES, AttentionParameters, float_bits
+from .kernels.parameters import AttentionParameters, float_bits
+from .kernels.spec import QUERY_LANES
 from .plan import NOTHING, Ref, Step
 
 

@@ -9,17 +9,8 @@ from itertools import accumulate
 from torch import fx
 
 from .arena import Buffer, FrameShape, place, share_frames, take_over
-from .kernels.spec import (
-    COPIES,
-    VECTOR_LANES,
-    Elementwise,
-    ElementwiseParameters,
-    Epilogue,
-    MatmulParameters,
-    Window,
-    WindowParameters,
-    in_place,
-)
+from .kernels.parameters import ElementwiseParameters, MatmulParameters, WindowParameters
+from .kernels.spec import COPIES, VECTOR_LANES, Elementwise, Epilogue, Window, in_place
 from .plan import NOTHING, ZEROS, Prepare, Ref, Step, Variant
 
 ELEMENTWISE_BLOCK_ELEMS = 2048  # 8 KiB of each operand: stays in the first-level cache
@@ -172,14 +163,14 @@ class Builder:
         for step, phase in zip(self.steps, phases, strict=True):
             for name, old in (("x", step.x), ("z", step.z)):
                 if old.space == "arena" and buffers[old.index].last_step == phase:
-                    may = name in in_place(step.kernel) and _same_layout(old, step, buffers)
+                    may = name in in_place(step.kernel) and _can_replace(old, step, buffers)
                     if not may or takers.setdefault(old.index, step.y.index) != step.y.index:
                         kept.add(old.index)
         return {new: old for old, new in takers.items() if old not in kept}
 
 
-def _same_layout(operand: Ref, step: Step, buffers: Sequence[Buffer]) -> bool:
-    """Whether y is a buffer that begins in the step in which the operand's ends, and both are laid out alike."""
+def _can_replace(operand: Ref, step: Step, buffers: Sequence[Buffer]) -> bool:
+    """Whether the step's y is a buffer that begins where the operand's ends, and both are laid out alike."""
     p, y = step.parameters, step.y
     if y.space != "arena" or operand.offset != 0 or y.offset != 0:  # frames begin behind their zeros
         return False

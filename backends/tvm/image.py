@@ -21,17 +21,8 @@ from sparsecc.regions import (
 
 from .builder import Builder, Value, kernel_pitch
 from .fuse import Layer
-from .kernels.spec import (
-    COPIES,
-    AveragePool,
-    Epilogue,
-    GlobalAverage,
-    GlobalAverageParameters,
-    MaxPool,
-    PoolParameters,
-    Shift,
-    ShiftParameters,
-)
+from .kernels.parameters import GlobalAverageParameters, PoolParameters, ShiftParameters
+from .kernels.spec import COPIES, AveragePool, Epilogue, GlobalAverage, MaxPool, Shift
 from .matmul import Columns, multiply
 from .plan import NOTHING, Ref, Step
 

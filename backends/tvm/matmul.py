@@ -10,20 +10,8 @@ from dataclasses import dataclass, replace
 from sparsecc.regions import Weight, tensor
 
 from .builder import Builder, Value, vectors
-from .kernels.spec import (
-    COPIES,
-    VECTOR_LANES,
-    WINDOW_ELEMS,
-    Dense,
-    Epilogue,
-    Gemv,
-    Index,
-    MatmulParameters,
-    Spmm,
-    Spmv,
-    SpmvSell,
-    VectorParameters,
-)
+from .kernels.parameters import MatmulParameters, VectorParameters
+from .kernels.spec import COPIES, VECTOR_LANES, WINDOW_ELEMS, Dense, Epilogue, Gemv, Index, Spmm, Spmv, SpmvSell
 from .plan import NOTHING, Prepare, Ref, Step
 
 # What a tile reads of x, again for every row, should stay in the first-level cache. Matrices whose tiles read more are
@@ -32,8 +20,8 @@ from .plan import NOTHING, Prepare, Ref, Step
 # as fast at 80 % zeros, 1.10 at 90 %; ResNet-50 1.16 and 1.12. Against slices of 256 columns at any density: BERT 1.26
 # at 60 % and 1.07 at 80 %, ResNet-50 1.04 at 80 %, 1.02 at 90 and 95 %.
 CACHE_BYTES, SLICE_NONZEROS = 32 * 1024, 16
-# Bytes of x that the mean slice of a block row reads, each block counted with all that a row's tile reads: the gain
-# follows it. With half or twice of it ResNet-50 takes 0.5 and 1 % longer.
+# Slices gain with the bytes of x that a tile reads, times the blocks of a block row in a slice, which share the reload of
+# its sums: the least product. Half of it made ResNet-50 0.5 % slower, twice of it 1 % (slices of 256 columns).
 SLICE_GAIN_LEAST = 1_500_000
 SLICE_LANES_LEAST = 32  # fewer were not measured
 # Vectors per tile. Of wide tiles a row's own costs (its bias, its branch, its epilogue) are shared by more lanes:
@@ -203,10 +191,10 @@ def slice_blocks(matrix: Stored, columns: Columns, lanes: int) -> int:
     """
     if not matrix.sparse or matrix.block_cols != 1 or lanes < SLICE_LANES_LEAST:
         return 0
-    block_rows, reach = -(-matrix.rows // matrix.block_rows), columns.reach(matrix.cols, lanes)
+    block_rows = -(-matrix.rows // matrix.block_rows)
     tile_bytes = 4 * columns.reach(matrix.cols, max(lanes, TILE_VECTORS * VECTOR_LANES))
     slices = min(round(tile_bytes / CACHE_BYTES), matrix.blocks // (block_rows * SLICE_NONZEROS))
-    gain = matrix.blocks * 4 * reach
+    gain = matrix.blocks * 4 * columns.reach(matrix.cols, lanes)
     return -(-matrix.cols // slices) if slices > 1 and gain >= SLICE_GAIN_LEAST * slices * block_rows else 0
 
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 from sparsecc.regions import Kind
 
-from .kernels.spec import Index, KernelSpec, Parameters
+from .kernels.parameters import Parameters
+from .kernels.spec import Index, KernelSpec
 
 Space = Literal["none", "arena", "input", "output", "prepared", "zeros"]
 ElementType = Literal["float32", "uint16", "int32"]

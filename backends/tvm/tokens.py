@@ -11,16 +11,8 @@ from sparsecc.regions import Activation, Add, LayerNorm, Linear, item_shape
 from .builder import Builder, Value
 from .fuse import Layer
 from .kernels import spec
-from .kernels.spec import (
-    VECTOR_LANES,
-    Epilogue,
-    LayerNormParameters,
-    LoadTokens,
-    StoreTokens,
-    TokensParameters,
-    VectorNormParameters,
-    float_bits,
-)
+from .kernels.parameters import LayerNormParameters, TokensParameters, VectorNormParameters, float_bits
+from .kernels.spec import VECTOR_LANES, Epilogue, LoadTokens, StoreTokens
 from .matmul import Columns, multiply
 from .plan import LANES, NOTHING, Ref, Step
 

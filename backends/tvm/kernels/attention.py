@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .math import exp
+from .parameters import AttentionParameters
 from .script import Arguments, Array, Expr, RegisterFile, T, broadcast, divide, function, let, loop, registers, when
-from .spec import QUERY_LANES, VECTOR_LANES, Attention, AttentionParameters
+from .spec import QUERY_LANES, VECTOR_LANES, Attention
 from .tokens import BLOCK, transpose
 
 KEYS = 64  # of a block: their scores are 8 KiB

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .math import apply
+from .parameters import ElementwiseParameters
 from .script import Arguments, T, divide, function, let, loop
-from .spec import VECTOR_LANES, Elementwise, ElementwiseParameters
+from .spec import VECTOR_LANES, Elementwise
 
 
 def elementwise(spec: Elementwise) -> Any:

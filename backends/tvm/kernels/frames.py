@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .parameters import MatmulParameters
 from .script import Array, Expr, T, broadcast, let
-from .spec import COPIES, VECTOR_LANES, MatmulParameters
+from .spec import COPIES, VECTOR_LANES
 
 Store = Callable[[Array, Expr, int, Sequence[Expr]], None]
 """(y, offset, first, values): vectors ``first`` and following of the tile, whose place in copy 0 is ``offset``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .parameters import ShiftParameters, WindowParameters
 from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, when
-from .spec import VECTOR_LANES, Shift, ShiftParameters, Window, WindowParameters
+from .spec import VECTOR_LANES, Shift, Window
 
 Value = Callable[[Expr, int], Expr]  # (index, lanes) -> those elements, a number where lanes == 1
 SHORTER_LANES = (VECTOR_LANES // 2, VECTOR_LANES // 4)

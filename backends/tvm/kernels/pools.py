@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .parameters import GlobalAverageParameters, PoolParameters
 from .planes import Value, strided, write_strided
 from .script import Arguments, Expr, T, broadcast, divide, function, let, loop, reduce_lanes, registers
-from .spec import (
-    VECTOR_LANES,
-    AveragePool,
-    GlobalAverage,
-    GlobalAverageParameters,
-    MaxPool,
-    PoolParameters,
-)
+from .spec import VECTOR_LANES, AveragePool, GlobalAverage, MaxPool
 
 
 def pool(spec: MaxPool | AveragePool) -> Any:

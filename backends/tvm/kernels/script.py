@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
-from .spec import VECTOR_LANES, Parameters
+from .parameters import Parameters
+from .spec import VECTOR_LANES
 
 tvm: Any = import_module("tvm")
 T: Any = import_module("tvm.tirx.script.builder")

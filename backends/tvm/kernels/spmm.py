@@ -13,8 +13,9 @@ from typing import Any
 
 from .frames import Store, store_pixels, store_rows
 from .math import apply
+from .parameters import MatmulParameters
 from .script import Arguments, Expr, RegisterFile, T, divide, function, let, loop, registers, when
-from .spec import VECTOR_LANES, Dense, Epilogue, MatmulParameters, Spmm
+from .spec import VECTOR_LANES, Dense, Epilogue, Spmm
 
 BlockRows = Callable[[Arguments, MatmulParameters, Expr, Expr, Expr, Store | None], None]
 

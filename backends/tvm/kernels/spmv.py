@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .math import apply
+from .parameters import VectorParameters
 from .script import (
     Arguments,
     Expr,
@@ -21,7 +22,7 @@ from .script import (
     registers,
     when,
 )
-from .spec import VECTOR_LANES, WINDOW_ELEMS, Epilogue, Gemv, Spmv, SpmvSell, VectorParameters
+from .spec import VECTOR_LANES, WINDOW_ELEMS, Epilogue, Gemv, Spmv, SpmvSell
 
 INDEPENDENT_SUMS = 4  # hide the latency of a multiply-add (4 cycles on Zen 4 and Skylake-X)
 

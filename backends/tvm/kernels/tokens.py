@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .parameters import LayerNormParameters, TokensParameters, VectorNormParameters
 from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, reduce_lanes, registers
-from .spec import (
-    VECTOR_LANES,
-    LayerNorm,
-    LayerNormParameters,
-    LoadTokens,
-    StoreTokens,
-    TokensParameters,
-    VectorNorm,
-    VectorNormParameters,
-)
+from .spec import VECTOR_LANES, LayerNorm, LoadTokens, StoreTokens, VectorNorm
 
 BLOCK = 8  # transposed in registers: 8 x 8 fits the 16 registers of AVX2
 INDEPENDENT_SUMS = 4  # hide the latency of an addition (4 cycles on Zen 4 and Skylake-X)

@@ -122,7 +122,7 @@ def test_batches_of_sequences_are_rows(built: Built) -> None:
 
 
 def test_wide_layers_are_sliced(built: Built) -> None:
-    """In as many as 600 columns of 64 lanes fill first-level caches, whatever the panel; those of 16 lanes are not."""
+    """600 columns of 64 lanes fill five first-level caches: so many slices for every panel, but that of 16 lanes."""
     for name in ("slices csr", "slices bsr4x1"):
         slices = [step.parameters._asdict()["slices"] for v in built.plans[name].variants[1:] for step in v.steps[1:2]]
         assert slices == [1, 5, 5, 5, 5, 5], name

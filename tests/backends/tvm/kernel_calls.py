@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsecc.backends.tvm.codegen import compile_kernels
+from sparsecc.backends.tvm.kernels.parameters import Parameters
 from sparsecc.backends.tvm.kernels.spec import (
     Attention,
     AveragePool,
@@ -33,7 +34,6 @@ from sparsecc.backends.tvm.kernels.spec import (
     LayerNorm,
     LoadTokens,
     MaxPool,
-    Parameters,
     Shift,
     Spmm,
     Spmv,

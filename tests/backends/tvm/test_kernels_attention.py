@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from kernel_calls import ATTENTION, Array, Placement, assert_untouched, call, guarded, split_points, uniform
 
-from sparsecc.backends.tvm.kernels.spec import QUERY_LANES, Attention, AttentionParameters, Isa, float_bits
+from sparsecc.backends.tvm.kernels.parameters import AttentionParameters, float_bits
+from sparsecc.backends.tvm.kernels.spec import QUERY_LANES, Attention, Isa
 
 EDGES = [1, 7, 8, 9, 31, 32, 33, 127]
 

@@ -26,18 +26,8 @@ from kernel_calls import (
 )
 
 from sparsecc.backends.tvm.codegen import MACHINES
-from sparsecc.backends.tvm.kernels.spec import (
-    WINDOW_ELEMS,
-    Dense,
-    Gemv,
-    Isa,
-    MatmulParameters,
-    Spmm,
-    Spmv,
-    SpmvSell,
-    VectorParameters,
-    in_place,
-)
+from sparsecc.backends.tvm.kernels.parameters import MatmulParameters, VectorParameters
+from sparsecc.backends.tvm.kernels.spec import WINDOW_ELEMS, Dense, Gemv, Isa, Spmm, Spmv, SpmvSell, in_place
 from sparsecc.backends.tvm.kernels.spmm import register_tile
 
 SHAPES = [(1, 1, 1.0), (7, 9, 0.5), (8, 8, 0.0), (9, 33, 0.1), (31, 32, 1.0), (33, 127, 0.3)]

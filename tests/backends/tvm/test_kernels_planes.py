@@ -11,20 +11,14 @@ import torch
 import torch.nn.functional as F
 from kernel_calls import Array, Placement, assert_untouched, call, guarded, split_points, uniform
 
-from sparsecc.backends.tvm.kernels.spec import (
-    AveragePool,
-    GlobalAverage,
+from sparsecc.backends.tvm.kernels.parameters import (
     GlobalAverageParameters,
-    Isa,
-    KernelSpec,
-    MaxPool,
     Parameters,
     PoolParameters,
-    Shift,
     ShiftParameters,
-    Window,
     WindowParameters,
 )
+from sparsecc.backends.tvm.kernels.spec import AveragePool, GlobalAverage, Isa, KernelSpec, MaxPool, Shift, Window
 
 PLACEMENTS: tuple[Placement, ...] = ("begin", "end")
 SIZES = [(1, 1), (7, 8), (9, 7), (8, 9), (5, 31), (4, 32), (3, 33), (2, 127)]

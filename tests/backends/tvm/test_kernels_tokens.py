@@ -16,20 +16,22 @@ from kernel_calls import (
     uniform,
 )
 
+from sparsecc.backends.tvm.kernels.parameters import (
+    ElementwiseParameters,
+    LayerNormParameters,
+    TokensParameters,
+    VectorNormParameters,
+    float_bits,
+)
 from sparsecc.backends.tvm.kernels.spec import (
     Elementwise,
-    ElementwiseParameters,
     Epilogue,
     Function,
     Isa,
     LayerNorm,
-    LayerNormParameters,
     LoadTokens,
     StoreTokens,
-    TokensParameters,
     VectorNorm,
-    VectorNormParameters,
-    float_bits,
 )
 
 PLACEMENTS: tuple[Placement, ...] = ("begin", "end")

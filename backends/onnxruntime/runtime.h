@@ -38,7 +38,7 @@ struct prepare {
     const int32_t *row_steps, *column_steps;
     int32_t columns, row_starts, values; /* numbers of inputs */
     int32_t stored_index_bytes, blocks, block_rows, block_cols;
-    int32_t layout, slice_blocks, table;
+    int32_t layout, slice_blocks, chunks, table;
 };
 
 /* Types are numbered as in onnx::TensorProto, which onnxruntime's enumeration follows. */

@@ -123,6 +123,6 @@ class _Tables:
         steps = [self.array("int32_t", p.row_steps), self.array("int32_t", p.column_steps)]
         inputs = [-1 if number is None else number for number in (p.columns, p.row_starts, p.values)]
         stored = [_INDEX_BYTES[p.stored_index], p.blocks, p.block_rows, p.block_cols]
-        layout = [f"LAYOUT_{p.layout.upper()}", p.slice_blocks, f"TABLE_{p.table.upper()}"]
+        layout = [f"LAYOUT_{p.layout.upper()}", p.slice_blocks, p.chunks, f"TABLE_{p.table.upper()}"]
         kernel = [p.channel_step, len(p.row_steps), len(p.column_steps)]
         return _listed([p.rows, p.cols, _INDEX_BYTES[p.index], *kernel, *steps, *inputs, *stored, *layout])

@@ -77,7 +77,8 @@ class Prepare:
     stored: blocks as the model has them. Only ``cols`` are made: column k = (c, ky, kx) of the matrix becomes
             c * channel_step + row_steps[ky] + column_steps[kx], block_cols entries per block. A dense weight names no
             inputs and gets one entry per column.
-    sliced: blocks in the order of a sliced `Spmm`, slices being ``slice_blocks`` block columns wide.
+    sliced: blocks in the order of a sliced `Spmm`, slices being ``slice_blocks`` block columns wide. In each slice the
+            block rows of each of ``chunks`` chunks are in the order of their number of blocks.
     sell:   single elements as `SpmvSell` wants them; x is contiguous, ``index`` not read.
     """
 
@@ -95,6 +96,7 @@ class Prepare:
     block_cols: int = 1
     layout: Literal["stored", "sliced", "sell"] = "stored"
     slice_blocks: int = 0
+    chunks: int = 1
     table: Literal["cols", "rows", "values"] = "cols"
     values: int | None = None  # input number, where the table holds values
 
@@ -164,7 +166,8 @@ def _lines(plan: RegionPlan) -> Iterator[str]:
     for number, output in enumerate(plan.outputs):
         yield f"  output {number}: {output.name} [{', '.join(map(str, output.shape))}]"
     for number, table in enumerate(plan.prepares):
-        layouts = {"stored": "", "sliced": f" in slices of {table.slice_blocks} block columns", "sell": " in SELL"}
+        sliced = f" in slices of {table.slice_blocks} block columns, sorted in {table.chunks} chunks"
+        layouts = {"stored": "", "sliced": sliced, "sell": " in SELL"}
         inputs = {"cols": table.columns, "rows": table.row_starts, "values": table.values}
         layout = layouts[table.layout]
         if table.table != "cols" or table.layout == "sell":

@@ -74,8 +74,10 @@ class Spmm:
     or relu. Not 0: the width of its rows, a divisor or a multiple of 16, where every tile is whole rows and no more.
 
     ``sliced``: one slice of the columns after the other, so that the part of x that a slice reads stays in the
-    first-level cache; the sums wait in y meanwhile (of a frame: in the middle copy), which must not be z. Slice s of
-    block row b is stored as block row s * block_rows of the matrix + b: blocks are in the order in which they are read.
+    first-level cache; the sums wait in y meanwhile (of a frame: in the middle copy), which must not be z. Every slice
+    has the block rows in an order of its own, which keeps each in its chunk: rows [2 * slices * block_rows + 1] are the
+    first block of each part (slice, place), the end, and then the block row of each part. Blocks are in the order in
+    which they are read.
     """
 
     block_rows: int = 1

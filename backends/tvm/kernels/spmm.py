@@ -29,14 +29,15 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
         a: Arguments,
         p: MatmulParameters,
         tile: Expr,
-        block: Expr,
+        place: Expr,
         piece: Expr,
         starts: bool,
         ends: bool,
         store_frame: Store | None = None,
     ) -> None:
         """Add one slice (``piece``) of a block row; the first slice starts from the bias, the last one ends it all."""
-        part = let(piece * p.block_rows + block)
+        part = let(piece * p.block_rows + place)
+        block = let(a.rows[p.slices * p.block_rows + 1 + part]) if spec.sliced else place
         first = let(a.rows[part])
         last = let(a.rows[part + 1])
         x_tile = let(p.x_base + tile * p.x_tile)
@@ -52,19 +53,19 @@ def spmm(spec: Spmm, file: RegisterFile) -> Any:
                 sums.keep(height > 1)
 
     def whole(a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None) -> None:
-        with loop(begin, end) as block:
-            block_row(a, p, tile, block, 0, starts=True, ends=True, store_frame=store_frame)
+        with loop(begin, end) as place:
+            block_row(a, p, tile, place, 0, starts=True, ends=True, store_frame=store_frame)
 
     def sliced(
         a: Arguments, p: MatmulParameters, tile: Expr, begin: Expr, end: Expr, store_frame: Store | None
     ) -> None:
         final = let(p.slices - 1)
-        with loop(begin, end) as block:
-            block_row(a, p, tile, block, 0, starts=True, ends=False)
-        with loop(1, final) as piece, loop(begin, end) as block:
-            block_row(a, p, tile, block, piece, starts=False, ends=False)
-        with loop(begin, end) as block:
-            block_row(a, p, tile, block, final, starts=False, ends=True, store_frame=store_frame)
+        with loop(begin, end) as place:
+            block_row(a, p, tile, place, 0, starts=True, ends=False)
+        with loop(1, final) as piece, loop(begin, end) as place:
+            block_row(a, p, tile, place, piece, starts=False, ends=False)
+        with loop(begin, end) as place:
+            block_row(a, p, tile, place, final, starts=False, ends=True, store_frame=store_frame)
 
     body = over_chunks(spec, rows_of_frame, sliced if spec.sliced else whole)
     return function(spec.symbol, MatmulParameters, body, spec.index)

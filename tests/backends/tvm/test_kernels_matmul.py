@@ -60,13 +60,17 @@ def close(actual: Array, expected: Array) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def sliced(weight: Packed) -> Packed:
-    """Blocks of one column, in the order of three slices of random width in every block row."""
+def sliced(weight: Packed, chunks: int) -> Packed:
+    """Blocks of one column in three slices, of random width in every block row. Each slice mixes the rows of a chunk."""
     starts, ends = weight.rows[:-1], weight.rows[1:]
-    cuts = np.sort(np.random.default_rng(0).integers(starts, ends + 1, (2, len(starts))), 0)
+    count, rng = len(starts), np.random.default_rng(0)
+    chunk = np.repeat(np.arange(chunks), np.diff(np.arange(chunks + 1) * count // chunks))
+    parts = np.stack([np.lexsort((rng.random(count), chunk)) for _ in range(3)])
+    cuts = np.sort(rng.integers(starts, ends + 1, (2, count)), 0)
     begins, sizes = np.stack([starts, *cuts]), np.diff(np.stack([starts, *cuts, ends]), axis=0)
-    order = np.concatenate([np.arange(b, b + n) for b, n in zip(begins.ravel(), sizes.ravel(), strict=True)])
-    rows = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    begins, sizes = (np.take_along_axis(a, parts, 1).ravel() for a in (begins, sizes))
+    order = np.concatenate([np.arange(b, b + n) for b, n in zip(begins, sizes, strict=True)])
+    rows = np.concatenate([[0], np.cumsum(sizes), parts.ravel()]).astype(np.int32)
     return Packed(weight.dense, rows, weight.cols[order], weight.values[order])
 
 
@@ -81,9 +85,9 @@ def test_matrix_times_lanes(spec: Spmm | Dense, isa: Isa, placement: Placement) 
         x, z, bias = uniform(tiles, k * step, lanes), uniform(tiles, m, lanes, seed=1), uniform(m, seed=2)
         expected = epilogue(spec.epilogue, weight.dense.astype(np.float64) @ x[:, ::step] + bias[:, None], z)
         block_rows, every_column = -(-m // spec.block_rows), np.arange(k, dtype=np.int32)
-        if isinstance(spec, Spmm) and spec.sliced:
-            weight = sliced(weight)
+        stored = weight
         for chunks in {1, block_rows, max(1, block_rows // 2)}:
+            weight = sliced(stored, chunks) if isinstance(spec, Spmm) and spec.sliced else stored
             p = MatmulParameters(
                 block_rows,
                 m,
@@ -151,7 +155,7 @@ def test_a_frame_is_written_between_its_zeros(spec: Spmm | Dense, isa: Isa) -> N
         block = (spec.block_rows, spec.block_cols) if isinstance(spec, Spmm) else (1, 1)
         weight = pack(m, k, block, 0.4)
         if isinstance(spec, Spmm) and spec.sliced:
-            weight = sliced(weight)
+            weight = sliced(weight, -(-m // spec.block_rows))
         x, z, bias = uniform(k, tiles * tile), uniform(m, tiles * tile + 3, seed=1), uniform(m, seed=2)
         total = weight.dense.astype(np.float64) @ x + bias[:, None]
         image = epilogue(spec.epilogue, total, z[:, :-3])[:, :lanes].reshape(m, height, width)

@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Barrier, Thread
+from time import sleep
 
 import numpy as np
 import pytest
@@ -27,9 +28,12 @@ from region_cases import (
 )
 from torch import Tensor, nn
 
+from sparsecc.backends.onnxruntime.native import NativeRegion
 from sparsecc.backends.tvm.kernels.spec import Isa
 
 HANGS_AFTER_S = 60
+POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+"""A struct pool of runtime.h holds nothing but a pointer to this."""
 Order = Callable[[Sequence[Callable[[], None]]], None]
 """How the tasks of a pool are run: returns when all are done."""
 
@@ -112,7 +116,7 @@ def test_calls_at_once(built: Built, sessions: int) -> None:
         assert_same_bits(one, expected)
 
 
-# ---- pools that behave badly ----------------------------------------------------------------------------------------
+# ---- pools that are slow, or behave badly ---------------------------------------------------------------------------
 
 
 def at_once(tasks: Sequence[Callable[[], None]]) -> None:
@@ -161,12 +165,34 @@ def test_any_order_of_tasks_gives_the_same_bits(built: Built, name: str, order: 
         task = task_type(work)
         ORDERS[order]([partial(task, job, i) for i in range(count)])
 
-    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)(run)
-    pool = ctypes.cast(callback, ctypes.c_void_p)  # struct pool holds nothing else
+    pool = ctypes.cast(callback := POOL(run), ctypes.c_void_p)
     case, plan, number = built.cases[name], built.plans[name], list(built.cases).index(name)
     for rows in ROWS[name]:
         x = INPUTS[name](rows)
         expected = run_native(case, plan, built.library, [x], isa, number)
         found = run_native(case, plan, built.library, [x], isa, number, ctypes.addressof(pool))
         assert_same_bits(found, expected)
+    assert callback
     assert max(counts) >= 8, "every step was too small to be shared"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_short_phases_are_shared_only_while_that_is_faster(built: Built, slow: bool) -> None:
+    task_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
+    counts: list[int] = []
+
+    def run(_: int, work: int, count: int, job: int) -> None:
+        counts.append(count)
+        if slow:  # else nothing is done at all: nothing is faster
+            sleep(0.02)
+            one_by_one([partial(task_type(work), job, i) for i in range(count)])
+
+    pool = ctypes.cast(callback := POOL(run), ctypes.c_void_p)
+    case, number = built.cases["tokens"], list(built.cases).index("tokens")
+    with NativeRegion(built.library, number, [None, *case.constants]) as region:
+        call = region.bind([random_array(16, 256)], [np.empty((16, 256), np.float32)], 16, ctypes.addressof(pool))
+        for _ in range(100):
+            call()
+    assert callback
+    trials, retries = 8, 1  # as in runtime.c, for 100 calls
+    assert len(counts) == (trials + retries if slow else 100 - trials - retries)

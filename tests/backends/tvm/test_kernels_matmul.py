@@ -61,7 +61,7 @@ def close(actual: Array, expected: Array) -> None:
 
 
 def sliced(weight: Packed, chunks: int) -> Packed:
-    """Blocks of one column in three slices, of random width in every block row. Each slice mixes the rows of a chunk."""
+    """Blocks of one column in three slices of random width in every row. Each slice mixes the rows of a chunk."""
     starts, ends = weight.rows[:-1], weight.rows[1:]
     count, rng = len(starts), np.random.default_rng(0)
     chunk = np.repeat(np.arange(chunks), np.diff(np.arange(chunks + 1) * count // chunks))

@@ -31,9 +31,9 @@ TILE_VECTORS, WIDE_TILE_VECTORS = 4, 7
 ACCUMULATORS_MOST = 16  # of 32 AVX-512 registers: block rows x vectors
 DENSE_ROWS = {1: 12, 2: 8, 3: 6, 4: 6}  # register tile of a dense matrix by vectors: at most 24 accumulators
 CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no thread
-# Of a chunk, whose rows are sorted in each slice: a loop's end is foreseen where it is that of the row before. BERT gains
-# 8 to 10 %, MiniLM 2 to 4 %, ResNet-50 at 90 % zeros 3 % (one thread of an Emerald Rapids Xeon); with chunks of 24 rows
-# MiniLM gains nothing. Zen 4 was indifferent to sorting.
+# Of a chunk, whose rows are sorted in each slice: a loop's end is foreseen where it is that of the row before. BERT
+# gains 8 to 10 %, MiniLM 2 to 4 %, ResNet-50 at 90 % zeros 3 % (one thread of an Emerald Rapids Xeon); with chunks of
+# 24 rows MiniLM gains nothing. Zen 4 was indifferent to sorting.
 SORTED_ROWS_LEAST = 64
 UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
 

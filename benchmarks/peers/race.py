@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import signal
 import statistics
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 WORKER = Path(__file__).parent / "worker.py"
 SECONDS_TO_STOP = 10
+LEAST_ROUNDS = 10
 
 
 class Failed(Exception):
@@ -104,12 +106,19 @@ class Times:
 
 @dataclass(frozen=True)
 class Race:
+    """``rounds`` that were run."""
+
+    rounds: int
     times: Mapping[str, Times]
     failed: Mapping[str, str]
 
 
-def race(runners: Mapping[str, Worker], base: str, rounds: int, most_error: float) -> Race:
-    """Every worker once per round, ``rounds`` times. One that fails, or whose outputs are wrong, is left out by name.
+def race(
+    runners: Mapping[str, Worker], base: str, rounds: int, most_error: float, seconds_most: float = math.inf
+) -> Race:
+    """Every worker once per round, ``rounds`` times, or until ``seconds_most`` are over, but LEAST_ROUNDS times anyway.
+
+    One that fails, or whose outputs are wrong, is left out by name.
 
     Raises: Failed if that is ``base``, to which the others are compared.
     """
@@ -120,14 +129,18 @@ def race(runners: Mapping[str, Worker], base: str, rounds: int, most_error: floa
                 failed[name] = reason
             else:
                 seconds[name] = []
-        for _, name in itertools.product(range(rounds), [*seconds]):
-            if name in seconds and (reason := _failure(runners[name], seconds[name])):
-                failed[name] = reason
-                del seconds[name]
+        start = time.monotonic()
+        for done in range(rounds):
+            if done >= LEAST_ROUNDS and time.monotonic() - start > seconds_most:
+                break
+            for name in [*seconds]:
+                if reason := _failure(runners[name], seconds[name]):
+                    failed[name] = reason
+                    del seconds[name]
     if base in failed:
         raise Failed(f"{base}: {failed[base]}")
     times = {n: _times(runners[n].facts, s, seconds[base]) for n, s in seconds.items()}
-    return Race(times, failed)
+    return Race(len(seconds[base]), times, failed)
 
 
 def _refusal(opened: ExitStack, worker: Worker, most_error: float) -> str | None:

@@ -2,6 +2,9 @@
 
     python benchmarks/peers/run.py -o peers.json
     python benchmarks/peers/run.py -o small.json --networks resnet56 --sparsities 0.9 --threads 1 --runs 20
+    python benchmarks/peers/run.py -o goal.json --goal
+
+The last one measures every part of the goals in goals.py, and says which are met: it takes an hour and a half.
 
 Every case compiles one network at one sparsity, pattern and size, and starts one process per runtime on the first N
 cores: sparsecc and onnxruntime in this environment, each peer in a virtual environment of its own, which is made on the
@@ -16,12 +19,14 @@ import dataclasses
 import datetime
 import itertools
 import json
+import math
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +34,11 @@ from typing import Any
 import numpy as np
 import torch
 from environments import PEERS, Missing, default_folder, environment
+from goals import PARTS, Part, verdicts
 from networks import NETWORKS, Network, build, count_flops, export_dense
 from peak import peak_flops
 from race import Failed, Race, Times, Worker, race
-from table import table
+from table import table, where
 
 import sparsecc
 from sparsecc.artifact import KERNELS, MODEL
@@ -42,6 +48,7 @@ OURS, DENSE = "sparsecc", "onnxruntime"
 MOST_ERROR = 1e-3
 """Of an output's greatest magnitude, against torch in float32: beyond it a runtime computes something else."""
 PEAK_RUNS = 50
+PLACE = ("network", "title", "sparsity", "pattern", "batch", "length")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ class Case:
     kernels: bool
     times: Mapping[str, Times]
     failed: Mapping[str, str]
+    rounds: int = 0
+    compile_again_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class Compiled:
     compile_s: float
     nonzero_flops: int
     rest_flops: int
+    compile_again_s: float | None
 
     def job(self, runtime: str, threads: int) -> dict[str, object]:
         ours = runtime == OURS
@@ -92,15 +102,25 @@ class Compiled:
         return job | ({"kernels": str(self.folder / "m.sparsecc" / KERNELS)} if ours and self.kernels else {})
 
 
-def prepare(network: Network, sparsity: float, pattern: str, size: Size, folder: Path, cache: Path | None) -> Compiled:
+def prepare(
+    network: Network,
+    sparsity: float,
+    pattern: str,
+    size: Size,
+    folder: Path,
+    cache: Path | None,
+    twice: bool = False,
+) -> Compiled:
     """Compile for sparsecc, export for the peers, and keep inputs and torch's outputs.
 
     Raises: CompileError.
     """
     model, inputs = build(network, sparsity, pattern), network.inputs(size.batch, size.length)
-    start = time.perf_counter()
-    artifact = sparsecc.compile(model, tuple(inputs.values()), tuning_cache=cache).save(folder / "m.sparsecc")
-    compile_s = time.perf_counter() - start
+    seconds = list[float]()
+    for name in ["again.sparsecc"] * twice + ["m.sparsecc"]:
+        start = time.perf_counter()
+        artifact = sparsecc.compile(model, tuple(inputs.values()), tuning_cache=cache).save(folder / name)
+        seconds.append(time.perf_counter() - start)
     with torch.no_grad():
         expected = model(*inputs.values())
     arrays: dict[str, Any] = {name: x.numpy() for name, x in inputs.items()}
@@ -110,29 +130,39 @@ def prepare(network: Network, sparsity: float, pattern: str, size: Size, folder:
     np.savez(folder / "expected.npz", output=expected.numpy())
     export_dense(model, inputs, folder / "dense.onnx")
     flops = count_flops(model, inputs)
-    return Compiled(folder, KERNELS in artifact.manifest.files, compile_s, flops.nonzero, flops.rest)
+    kernels, again_s = KERNELS in artifact.manifest.files, seconds[1] if twice else None
+    return Compiled(folder, kernels, seconds[0], flops.nonzero, flops.rest, again_s)
 
 
-def cases(options: argparse.Namespace, pythons: Mapping[str, str], peaks: Mapping[int, float]) -> Iterator[Case]:
-    """Measure one case after the other; what fails is told in the case."""
-    for key in options.networks:
+def cases(
+    part: Part,
+    options: argparse.Namespace,
+    pythons: Mapping[str, str],
+    peaks: Mapping[int, float],
+    known: Set[tuple[object, ...]],
+) -> Iterator[Case]:
+    """Measure one case after the other; what fails is told in the case. ``known`` places are left out."""
+    pythons = {name: python for name, python in pythons.items() if name in (OURS, DENSE, *part.peers)}
+    for key in part.networks:
         network = NETWORKS[key]
-        lengths = [None] if network.length is None else options.length or [network.length]
-        for what in itertools.product(options.sparsities, options.patterns, options.batch, lengths):
+        lengths = [None] if network.length is None else part.length or [network.length]
+        for what in itertools.product(part.sparsities, part.patterns, part.batch, lengths):
             sparsity, pattern, size = what[0], what[1], Size(what[2], what[3])
-            if sparsity == 0 and pattern != options.patterns[0]:
+            if sparsity == 0 and pattern != part.patterns[0]:
                 continue  # nothing is pruned: all patterns are the same
             place = (key, network.title, sparsity, pattern, size.batch, size.length)
+            if place in known:
+                continue
             with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
                 try:
-                    compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache)
+                    compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache, part.twice)
                 except sparsecc.CompileError as error:
                     for threads in options.threads:
                         yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
                     continue
                 for threads in options.threads:
                     flops = compiled.nonzero_flops + compiled.rest_flops
-                    found = _race(compiled, pythons, threads, options.runs)
+                    found = _race(compiled, pythons, threads, options.runs, part.seconds)
                     yield Case(
                         *place,
                         threads,
@@ -143,15 +173,17 @@ def cases(options: argparse.Namespace, pythons: Mapping[str, str], peaks: Mappin
                         compiled.kernels,
                         found.times,
                         found.failed,
+                        found.rounds,
+                        compiled.compile_again_s,
                     )
 
 
-def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int) -> Race:
+def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int, seconds: float) -> Race:
     workers = {runtime: Worker(python, compiled.job(runtime, threads)) for runtime, python in pythons.items()}
     try:
-        return race(workers, OURS, runs, MOST_ERROR)
+        return race(workers, OURS, runs, MOST_ERROR, seconds)
     except Failed as failure:
-        return Race({}, {OURS: str(failure)})
+        return Race(0, {}, {OURS: str(failure)})
 
 
 def pythons_of(peers: Sequence[str], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -171,6 +203,16 @@ def _python_or_reason(peer: str, folder: Path) -> str | Missing:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    own = Part(
+        options.networks,
+        options.sparsities,
+        options.patterns,
+        options.batch,
+        options.length,
+        options.peers,
+        options.seconds,
+    )
+    parts = PARTS if options.goal else (own,)
     pythons, missing = pythons_of(options.peers, options.venvs)
     for name, reason in missing.items():
         print(f"{name} is missing: {reason}", file=sys.stderr)
@@ -185,13 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "peak_gflops": {str(threads): flops / 1e9 for threads, flops in peaks.items()},
         "missing": missing,
     }
-    done = list[dict[str, object]]()
-    for case in cases(options, pythons, peaks):
+    done: list[dict[str, Any]] = json.loads(options.output.read_text())["cases"] if options.resume else []
+    measured = Counter(tuple(case[key] for key in PLACE) for case in done)
+    known = {place for place, count in measured.items() if count == len(options.threads)}
+    done = [case for case in done if tuple(case[key] for key in PLACE) in known]
+    for case in itertools.chain.from_iterable(cases(part, options, pythons, peaks, known) for part in parts):
         done.append(dataclasses.asdict(case))
         options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
-        what = f"{case.title}, {case.sparsity:.0%} {case.pattern}, {case.threads} threads"
+        what = f"{where(done[-1])}, {case.rounds} rounds"
         print(f"{what}: {', '.join(f'{n} {t.median_ms:.2f} ms' for n, t in case.times.items())}", file=sys.stderr)
     print(table({**report, "cases": done}))
+    if options.goal:
+        print("\nThe goals:\n", *verdicts(done), sep="\n")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -205,6 +252,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--length", nargs="+", type=int, help="tokens, of networks that take them (128)")
     parser.add_argument("--runs", type=int, default=200, help="rounds; every runtime is timed once in each")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of a case, after which no round is begun")
+    parser.add_argument("--goal", action="store_true", help="measure all that goals.py asks for, and judge it")
+    parser.add_argument("--resume", action="store_true", help="keep the cases that the output holds already")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--venvs", type=Path, default=default_folder(), help="where the peers are installed")
     parser.add_argument("--tuning-cache", type=Path, help="file of measured kernels (the user's)")

@@ -18,7 +18,7 @@ Case = Mapping[str, Any]
 
 def table(report: Mapping[str, Any]) -> str:
     """Median ms per runtime and, in brackets, its time over sparsecc's: above 1, sparsecc is faster."""
-    cases: Sequence[Case] = report["cases"]
+    cases = in_order(report["cases"])
     versions = {name: times["version"].split("-")[0] for case in cases for name, times in case["times"].items()}
     others = [name for name in [*versions, *report["missing"]] if name != OURS]
     titles = [f"{name} {versions[name]}, ms" if name in versions else name for name in others]
@@ -43,6 +43,22 @@ def table(report: Mapping[str, Any]) -> str:
 
 def geometric_mean(ratios: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def in_order(cases: Sequence[Case]) -> list[Case]:
+    """By network, pattern, size, zeros and threads: networks and patterns as they first come."""
+    networks, patterns = (list(dict.fromkeys(case[key] for case in cases)) for key in ("network", "pattern"))
+
+    def place(case: Case) -> tuple[float, ...]:
+        first = networks.index(case["network"]), patterns.index(case["pattern"]), case["batch"], case["length"] or 0
+        return *first, case["sparsity"], case["threads"]
+
+    return sorted(cases, key=place)
+
+
+def where(case: Case) -> str:
+    kind = "" if case["pattern"] == "unstructured" else f" in blocks of {case['pattern']}"
+    return f"{case['title']}, {case['sparsity']:.0%} zeros{kind}, {size_of(case)}, {case['threads']} thread(s)"
 
 
 def size_of(case: Case) -> str:
@@ -73,8 +89,7 @@ def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
                 least = min(ran, key=lambda case: case["times"][name]["ratio_median"])
                 yield (
                     f"- against {name} on {threads} thread(s): {geometric_mean(ratios):.2f}x, geometric mean of "
-                    f"{len(ratios)}; the least {min(ratios):.2f}x ({least['title']}, {least['sparsity']:.0%} "
-                    f"{least['pattern']}, {size_of(least)})"
+                    f"{len(ratios)}; the least {min(ratios):.2f}x ({where(least)})"
                 )
 
 
@@ -90,8 +105,7 @@ def _memory(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
 def _failures(cases: Sequence[Case]) -> Iterator[str]:
     for case in cases:
         for name, reason in case["failed"].items():
-            where = f"{case['title']}, {case['sparsity']:.0%} {case['pattern']}, {size_of(case)}"
-            yield f"- {name} failed on {where}, {case['threads']} thread(s): {reason}"
+            yield f"- {name} failed on {where(case)}: {reason}"
 
 
 def _row(cells: Sequence[str] | Iterator[str]) -> str:

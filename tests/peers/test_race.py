@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from environments import PEERS, Missing, environment
-from race import Failed, Worker, race
+from race import LEAST_ROUNDS, Failed, Worker, race
 from table import geometric_mean, table
 
 FAKE = """
@@ -38,6 +38,12 @@ def test_ratios_are_of_the_same_round(tmp_path: Path) -> None:
     assert (peer.min_ms, peer.median_ms) == (2000, 3000)
     assert (peer.ratio_median, peer.ratio_min) == (2, 2)  # of 3, 1 and 2; of 2 over 1
     assert not found.failed
+
+
+def test_a_race_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    times = {"seconds": [1.0] * 100}
+    found = race(fakes(tmp_path, ours=times, peer=times), "ours", 100, 1e-3, seconds_most=0)
+    assert found.rounds == LEAST_ROUNDS
 
 
 def test_a_runtime_that_fails_is_told_and_left_out(tmp_path: Path) -> None:
@@ -98,6 +104,7 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
         return {"version": "1.2-beta", **times}
 
     case = {
+        "network": "net",
         "title": "net",
         "sparsity": 0.9,
         "pattern": "4x1",
@@ -124,10 +131,10 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
     assert lines[4] == "| net | 90% 4x1 | batch 1, 16 tokens | 1 | 1.00 | 4.00 (4.00x / 4.00x) | missing | 0.50 (50%) |"
     assert lines[5] == "| net | 90% | batch 1, 16 tokens | 1 | 1.00 | failed | missing | 0.50 (50%) |"
     assert lines[7:] == [
-        "- against onnxruntime on 1 thread(s): 4.00x, geometric mean of 1; the least 4.00x (net, 90% 4x1, batch 1, 16 "
-        "tokens)",
+        "- against onnxruntime on 1 thread(s): 4.00x, geometric mean of 1; the least 4.00x (net, 90% zeros in blocks "
+        "of 4x1, batch 1, 16 tokens, 1 thread(s))",
         "- peak memory: 0.25 to 0.25 of that of onnxruntime",
         "- openvino is missing: no pip",
-        "- onnxruntime failed on net, 90% unstructured, batch 1, 16 tokens, 1 thread(s): why",
+        "- onnxruntime failed on net, 90% zeros, batch 1, 16 tokens, 1 thread(s): why",
     ]
     assert geometric_mean([1, 4]) == pytest.approx(2)

@@ -1,0 +1,150 @@
+"""What the comparison is to show: the parts to measure, and what they say of each goal.
+
+python benchmarks/peers/goals.py peers.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from table import OURS, geometric_mean, where
+
+DENSE, PEER = "onnxruntime", "deepsparse"
+Case = Mapping[str, Any]
+Figure = Callable[[Case, Sequence[Case]], float | None]
+"""Of a case, among all: above the goal is better. None where the goal says nothing of it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Every combination of these is a case. ``seconds``: a race ends after so many, or after the rounds asked for.
+
+    ``twice``: compile a second time, from the tuning cache. ``length`` None: the network's own.
+    """
+
+    networks: Sequence[str]
+    sparsities: Sequence[float]
+    patterns: Sequence[str] = ("unstructured",)
+    batch: Sequence[int] = (1,)
+    length: Sequence[int] | None = None
+    peers: Sequence[str] = ()
+    seconds: float = 40
+    twice: bool = False
+
+
+NETWORKS = ("resnet50", "bert4", "minilm", "resnet56")
+SPARSE = (0.8, 0.9, 0.95)
+PARTS: tuple[Part, ...] = (
+    Part(("resnet50", "resnet56"), (0.9,), peers=("openvino", PEER), seconds=math.inf, twice=True),
+    Part(("resnet50", "resnet56"), (0.8, 0.95), peers=("openvino", PEER), seconds=math.inf),
+    Part(("bert4", "minilm"), SPARSE, peers=("openvino", PEER), seconds=math.inf),
+    Part(("linear",), (0.9,), peers=(PEER,)),
+    Part(("bert4", "minilm"), (0.9,), length=(16, 384), peers=(PEER,)),
+    Part(NETWORKS, (0.9,), batch=(8, 32), peers=(PEER,)),
+    Part(NETWORKS, (0, 0.3, 0.5)),
+    Part(NETWORKS, SPARSE, patterns=("4x1", "16x1"), seconds=20),
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``mean``: the geometric mean of all figures has to reach ``least``, else every one."""
+
+    text: str
+    least: float
+    figure: Figure
+    mean: bool = False
+
+
+def against(name: str, wanted: Callable[[Case], bool]) -> Figure:
+    """How many times faster than a runtime, by the median of rounds."""
+
+    def figure(case: Case, _: Sequence[Case]) -> float | None:
+        return case["times"][name]["ratio_median"] if wanted(case) and {OURS, name} <= case["times"].keys() else None
+
+    return figure
+
+
+def usual_size(case: Case) -> bool:
+    return case["batch"] == 1 and case["length"] in (None, 128) and case["network"] != "linear"
+
+
+def headline(case: Case) -> bool:
+    return usual_size(case) and case["sparsity"] in SPARSE and case["pattern"] == "unstructured"
+
+
+def as_unstructured(case: Case, cases: Sequence[Case]) -> float | None:
+    """Speed over that of single zeros: both against dense onnxruntime, for they are not run in turn."""
+    if case["pattern"] == "unstructured":
+        return None
+    same = ("network", "sparsity", "batch", "length", "threads")
+    for other in cases:
+        if other["pattern"] == "unstructured" and all(other[key] == case[key] for key in same):
+            both = [c["times"].get(DENSE, {}).get("ratio_median") for c in (case, other)]
+            return both[0] / both[1] if all(both) else None
+    return None
+
+
+def memory(case: Case, _: Sequence[Case]) -> float | None:
+    """The peak of dense onnxruntime's process over that of ours."""
+    times = case["times"]
+    return times[DENSE]["memory_bytes"] / times[OURS]["memory_bytes"] if {OURS, DENSE} <= times.keys() else None
+
+
+def compiles_in(network: str, seconds: float, key: str = "compile_s") -> Figure:
+    def figure(case: Case, _: Sequence[Case]) -> float | None:
+        took = case.get(key) if case["network"] == network and usual_size(case) else None
+        return seconds / took if took else None
+
+    return figure
+
+
+GOALS: tuple[Goal, ...] = (
+    Goal("batch 1, 80 to 95 % zeros: geometric mean 1.3x DeepSparse", 1.3, against(PEER, headline), mean=True),
+    Goal("batch 1, 80 to 95 % zeros: no case below DeepSparse", 1.0, against(PEER, headline)),
+    Goal(
+        "other batches and lengths: no case below DeepSparse",
+        1.0,
+        against(PEER, lambda c: not usual_size(c) and c["network"] != "linear"),
+    ),
+    Goal("one token, a linear layer: 3x dense onnxruntime", 3.0, against(DENSE, lambda c: c["network"] == "linear")),
+    Goal("up to 50 % zeros: 0.98x dense onnxruntime", 0.98, against(DENSE, lambda c: c["sparsity"] <= 0.5)),
+    Goal("blocks: as fast as single zeros", 1.0, as_unstructured),
+    Goal("peak memory: that of dense onnxruntime", 1.0, memory),
+    Goal("ResNet-50 compiles in 3 minutes", 1.0, compiles_in("resnet50", 180)),
+    Goal("ResNet-56 compiles in 1 minute", 1.0, compiles_in("resnet56", 60)),
+    Goal("ResNet-50 compiles again in 30 s", 1.0, compiles_in("resnet50", 30, "compile_again_s")),
+    Goal("ResNet-56 compiles again in 30 s", 1.0, compiles_in("resnet56", 30, "compile_again_s")),
+)
+
+
+def verdicts(cases: Sequence[Case]) -> Iterator[str]:
+    """A line per goal and, for what is missed, one per case below it."""
+    for goal in GOALS:
+        found = [(figure, case) for case in cases if (figure := goal.figure(case, cases)) is not None]
+        if not found:
+            yield f"- not measured: {goal.text}"
+        elif goal.mean:
+            yield from _mean(goal, found)
+        else:
+            least, at = min(found, key=lambda pair: pair[0])
+            short = [(figure, case) for figure, case in found if figure < goal.least]
+            what = f"{len(found) - len(short)} of {len(found)} cases, the least {least:.2f} ({where(at)})"
+            yield f"- {'missed' if short else 'met'}: {goal.text}: {what}"
+            yield from (f"    - {figure:.3f}: {where(case)}" for figure, case in short)
+
+
+def _mean(goal: Goal, found: Sequence[tuple[float, Case]]) -> Iterator[str]:
+    for threads in sorted({case["threads"] for _, case in found}):
+        mean = geometric_mean([figure for figure, case in found if case["threads"] == threads])
+        yield f"- {'met' if mean >= goal.least else 'missed'}: {goal.text}: {mean:.2f} on {threads} thread(s)"
+
+
+if __name__ == "__main__":
+    print("\n".join(verdicts(json.loads(Path(sys.argv[1]).read_text())["cases"])))

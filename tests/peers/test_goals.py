@@ -1,0 +1,90 @@
+"""What the comparison says of its goals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from goals import GOALS, PARTS, verdicts
+
+
+def case(threads: int = 1, **changes: Any) -> dict[str, Any]:
+    """ResNet-50 with 90 % zeros, 1.5 times as fast as DeepSparse, 4 times as dense, with half of the memory."""
+    ratios = {"sparsecc": 1.0, "onnxruntime": changes.pop("dense", 4.0), "deepsparse": changes.pop("peer", 1.5)}
+    memory = {"sparsecc": 100, "onnxruntime": 200, "deepsparse": 200}
+    usual: dict[str, Any] = {
+        "network": "resnet50",
+        "title": "ResNet-50",
+        "sparsity": 0.9,
+        "pattern": "unstructured",
+        "batch": 1,
+        "length": None,
+        "threads": threads,
+        "compile_s": 30.0,
+        "compile_again_s": 20.0,
+        "times": {n: {"ratio_median": r, "memory_bytes": memory[n]} for n, r in ratios.items() if r is not None},
+    }
+    return usual | changes
+
+
+def test_a_goal_says_how_many_cases_meet_it_and_which_do_not() -> None:
+    found = list(verdicts([case(), case(2, peer=0.9), case(batch=32, peer=0.75, compile_again_s=None)]))
+    assert found[:5] == [
+        "- met: batch 1, 80 to 95 % zeros: geometric mean 1.3x DeepSparse: 1.50 on 1 thread(s)",
+        "- missed: batch 1, 80 to 95 % zeros: geometric mean 1.3x DeepSparse: 0.90 on 2 thread(s)",
+        "- missed: batch 1, 80 to 95 % zeros: no case below DeepSparse: 1 of 2 cases, the least 0.90 (ResNet-50, 90% "
+        "zeros, batch 1, 2 thread(s))",
+        "    - 0.900: ResNet-50, 90% zeros, batch 1, 2 thread(s)",
+        "- missed: other batches and lengths: no case below DeepSparse: 0 of 1 cases, the least 0.75 (ResNet-50, 90% "
+        "zeros, batch 32, 1 thread(s))",
+    ]
+    assert "- not measured: one token, a linear layer: 3x dense onnxruntime" in found
+    assert "- not measured: ResNet-56 compiles in 1 minute" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "goal", "met"),
+    [
+        ({"network": "linear", "dense": 2.9}, "one token", False),
+        ({"network": "linear", "dense": 3.0}, "one token", True),
+        ({"sparsity": 0.5, "dense": 0.97}, "up to 50 %", False),
+        ({"sparsity": 0, "dense": 0.98}, "up to 50 %", True),
+        ({"compile_s": 181.0}, "ResNet-50 compiles in 3", False),
+        ({"compile_again_s": 31.0}, "ResNet-50 compiles again", False),
+        ({"network": "resnet56", "compile_s": 59.0}, "ResNet-56 compiles in 1", True),
+        ({"peer": None}, "peak memory", True),
+    ],
+)
+def test_every_goal_can_be_met_and_missed(changes: dict[str, Any], goal: str, met: bool) -> None:
+    (line,) = (v for v in verdicts([case(**changes)]) if goal in v and not v.startswith("    "))
+    assert line.startswith("- met: " if met else "- missed: ")
+
+
+def test_blocks_are_held_against_single_zeros_of_the_same_case() -> None:
+    single, other = case(), case(sparsity=0.8, dense=9.0)
+    for dense, met in ((3.9, False), (4.1, True)):
+        blocks = case(pattern="4x1", dense=dense)
+        (line, *_) = (v for v in verdicts([single, other, blocks]) if "blocks: as fast" in v)
+        assert line.startswith("- met: " if met else "- missed: ")
+        assert f"the least {dense / 4:.2f} (ResNet-50, 90% zeros in blocks of 4x1, batch 1, 1 thread(s))" in line
+
+
+def test_the_parts_measure_every_goal() -> None:
+    """A case of every combination leaves no goal out."""
+    cases = [
+        case(
+            network=network,
+            sparsity=sparsity,
+            pattern=pattern,
+            batch=batch,
+            compile_again_s=1.0 if part.twice else None,
+        )
+        for part in PARTS
+        for network in part.networks
+        for sparsity in part.sparsities
+        for pattern in part.patterns
+        for batch in part.batch
+    ]
+    found = list(verdicts(cases))
+    assert len(found) >= len(GOALS)
+    assert not [line for line in found if line.startswith("- not measured")]

@@ -8,6 +8,7 @@ from typing import Any
 import networkx as nx
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import PREDICTED, Model, before_and_after, error, filled, notes, program, run, seeded
@@ -108,6 +109,28 @@ def test_a_layer_left_out_says_why() -> None:
     _, records = run(PREDICTED, program(model, IMAGE))
     (reason,) = notes(records, "partition-regions", done=False)
     assert reason.startswith("dense kept: grouped convolution (groups=4) stays dense")
+
+
+def dense_stem(m: Any, x: Tensor) -> Tensor:
+    """A grouped convolution stays in onnxruntime."""
+    y: Tensor = m.last(F.max_pool2d(m.stem(x).relu(), 3, 2, 1).relu())
+    return y
+
+
+def test_what_onnxruntime_fuses_into_a_convolution_of_its_own_stays_there() -> None:
+    stem = nn.Conv2d(16, 16, 3, groups=4)
+    assert regions(filled(Model(dense_stem, stem=stem, last=conv())), IMAGE) == ["image region of 1 nodes"]
+
+
+def test_what_follows_anything_else_does_not() -> None:
+    """A ReLU of a sum, and one that a convolution inside comes before."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y: Tensor = m.last((m.stem(x) + x).relu()) + m.last(x).relu()
+        return y
+
+    stem = nn.Conv2d(16, 16, 1, groups=4)
+    assert regions(filled(Model(forward, stem=stem, last=conv())), IMAGE) == ["image region of 6 nodes"]
 
 
 def test_layers_that_share_a_weight() -> None:

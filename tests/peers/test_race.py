@@ -41,7 +41,7 @@ def test_ratios_are_of_the_same_round(tmp_path: Path) -> None:
 
 
 def test_a_race_ends_when_its_time_is_over(tmp_path: Path) -> None:
-    times = {"seconds": [1.0] * 100}
+    times: dict[str, object] = {"seconds": [1.0] * 100}
     found = race(fakes(tmp_path, ours=times, peer=times), "ours", 100, 1e-3, seconds_most=0)
     assert found.rounds == LEAST_ROUNDS
 

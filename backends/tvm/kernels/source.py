@@ -57,9 +57,9 @@ def source(spec: KernelSpec, file: RegisterFile) -> Any:
         case Elementwise():
             return elementwise(spec)
         case LoadTokens():
-            return load_tokens(spec)
+            return load_tokens(spec, file)
         case StoreTokens():
-            return store_tokens(spec)
+            return store_tokens(spec, file)
         case LayerNorm():
             return layer_norm(spec)
         case VectorNorm():

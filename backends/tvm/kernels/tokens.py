@@ -2,50 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .parameters import LayerNormParameters, TokensParameters, VectorNormParameters
-from .script import Arguments, Array, Expr, T, broadcast, divide, function, let, loop, reduce_lanes, registers
+from .script import (
+    Arguments,
+    Array,
+    Expr,
+    RegisterFile,
+    T,
+    broadcast,
+    divide,
+    function,
+    let,
+    loop,
+    reduce_lanes,
+    registers,
+)
 from .spec import VECTOR_LANES, LayerNorm, LoadTokens, StoreTokens, VectorNorm
 
-BLOCK = 8  # transposed in registers: 8 x 8 fits the 16 registers of AVX2
+BLOCK = 8  # transposed in registers: 8 x 8 fits the 16 registers of AVX2, 16 x 16 the 32 of AVX-512
 INDEPENDENT_SUMS = 4  # hide the latency of an addition (4 cycles on Zen 4 and Skylake-X)
 
 
-def load_tokens(spec: LoadTokens) -> Any:
+def load_tokens(spec: LoadTokens, file: RegisterFile) -> Any:
     def body(a: Arguments, p: TokensParameters) -> None:
-        lanes = let(divide(a.end - a.begin, BLOCK) * BLOCK)  # those of whole blocks
-        features = let(divide(p.features, BLOCK) * BLOCK)
-        with loop(0, divide(lanes, BLOCK)) as i:
-            token = let(a.begin + i * BLOCK)
-            with loop(0, divide(features, BLOCK)) as j:
-                rows = [a.x.load((token + t) * p.features + j * BLOCK, BLOCK) for t in range(BLOCK)]
-                for f, column in enumerate(transpose(rows)):
-                    a.y.store((j * BLOCK + f) * p.pitch + token, column, BLOCK)
-        with loop(features, p.features) as f, loop(a.begin, a.begin + lanes) as t:
-            a.y[f * p.pitch + t] = a.x[t * p.features + f]
-        with loop(a.begin + lanes, a.end) as t, loop(0, p.features) as f:
-            a.y[f * p.pitch + t] = a.x[t * p.features + f]
+        def square(token: Expr, feature: Expr, size: int) -> None:
+            rows = [a.x.load((token + t) * p.features + feature, size) for t in range(size)]
+            for f, column in enumerate(transpose(rows)):
+                a.y.store((feature + f) * p.pitch + token, column, size)
+
+        def one(token: Expr, feature: Expr) -> None:
+            a.y[feature * p.pitch + token] = a.x[token * p.features + feature]
+
+        in_squares(a, p, file, square, one)
 
     return function(spec.symbol, TokensParameters, body)
 
 
-def store_tokens(spec: StoreTokens) -> Any:
+def store_tokens(spec: StoreTokens, file: RegisterFile) -> Any:
     def body(a: Arguments, p: TokensParameters) -> None:
-        lanes = let(divide(a.end - a.begin, BLOCK) * BLOCK)
-        features = let(divide(p.features, BLOCK) * BLOCK)
-        with loop(0, divide(lanes, BLOCK)) as i:
-            token = let(a.begin + i * BLOCK)
-            with loop(0, divide(features, BLOCK)) as j:
-                columns = [a.x.load((j * BLOCK + f) * p.pitch + token, BLOCK) for f in range(BLOCK)]
-                for t, row in enumerate(transpose(columns)):
-                    a.y.store((token + t) * p.features + j * BLOCK, row, BLOCK)
-        with loop(a.begin, a.begin + lanes) as t, loop(features, p.features) as f:
-            a.y[t * p.features + f] = a.x[f * p.pitch + t]
-        with loop(a.begin + lanes, a.end) as t, loop(0, p.features) as f:
-            a.y[t * p.features + f] = a.x[f * p.pitch + t]
+        def square(token: Expr, feature: Expr, size: int) -> None:
+            columns = [a.x.load((feature + f) * p.pitch + token, size) for f in range(size)]
+            for t, row in enumerate(transpose(columns)):
+                a.y.store((token + t) * p.features + feature, row, size)
+
+        def one(token: Expr, feature: Expr) -> None:
+            a.y[token * p.features + feature] = a.x[feature * p.pitch + token]
+
+        in_squares(a, p, file, square, one)
 
     return function(spec.symbol, TokensParameters, body)
+
+
+def in_squares(
+    a: Arguments,
+    p: TokensParameters,
+    file: RegisterFile,
+    square: Callable[[Expr, Expr, int], None],
+    one: Callable[[Expr, Expr], None],
+) -> None:
+    """Every token of the units with every feature: squares as large as the registers hold, then smaller ones."""
+    begin = a.begin
+    for size in (VECTOR_LANES, BLOCK) if file.per_vector == 1 else (BLOCK,):
+        squares, features = let(divide(a.end - begin, size)), let(divide(p.features, size) * size)
+        end = let(begin + squares * size)
+        with loop(0, squares) as i, loop(0, divide(features, size)) as j:
+            square(let(begin + i * size), let(j * size), size)
+        with loop(begin, end) as token, loop(features, p.features) as feature:
+            one(token, feature)
+        begin = end
+    with loop(begin, a.end) as token, loop(0, p.features) as feature:
+        one(token, feature)
 
 
 def transpose(rows: list[Expr]) -> list[Expr]:

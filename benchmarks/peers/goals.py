@@ -34,7 +34,7 @@ class Part:
     batch: Sequence[int] = (1,)
     length: Sequence[int] | None = None
     peers: Sequence[str] = ()
-    seconds: float = 40
+    seconds: float = 25
     twice: bool = False
 
 
@@ -48,7 +48,7 @@ PARTS: tuple[Part, ...] = (
     Part(("bert4", "minilm"), (0.9,), length=(16, 384), peers=(PEER,)),
     Part(NETWORKS, (0.9,), batch=(8, 32), peers=(PEER,)),
     Part(NETWORKS, (0, 0.3, 0.5)),
-    Part(NETWORKS, SPARSE, patterns=("4x1", "16x1"), seconds=20),
+    Part(NETWORKS, SPARSE, patterns=("4x1", "16x1"), seconds=12),
 )
 
 

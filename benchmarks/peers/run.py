@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name} is missing: {reason}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
         peaks = {threads: peak_flops(threads, PEAK_RUNS, Path(folder)) for threads in options.threads}
-    report: dict[str, object] = {
+    report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -227,7 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "peak_gflops": {str(threads): flops / 1e9 for threads, flops in peaks.items()},
         "missing": missing,
     }
-    done: list[dict[str, Any]] = json.loads(options.output.read_text())["cases"] if options.resume else []
+    if options.resume:
+        report = json.loads(options.output.read_text())
+        peaks |= {int(threads): 1e9 * gflops for threads, gflops in report["peak_gflops"].items()}
+    done: list[dict[str, Any]] = report.pop("cases", [])
     measured = Counter(tuple(case[key] for key in PLACE) for case in done)
     known = {place for place, count in measured.items() if count == len(options.threads)}
     done = [case for case in done if tuple(case[key] for key in PLACE) in known]
@@ -254,7 +257,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=200, help="rounds; every runtime is timed once in each")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of a case, after which no round is begun")
     parser.add_argument("--goal", action="store_true", help="measure all that goals.py asks for, and judge it")
-    parser.add_argument("--resume", action="store_true", help="keep the cases that the output holds already")
+    parser.add_argument("--resume", action="store_true", help="go on with what the output holds, and with its peaks")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--venvs", type=Path, default=default_folder(), help="where the peers are installed")
     parser.add_argument("--tuning-cache", type=Path, help="file of measured kernels (the user's)")

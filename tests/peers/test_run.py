@@ -68,6 +68,11 @@ def test_one_command_gives_json_and_table(
         (case["nonzero_flops"] + case["rest_flops"]) / report["peak_gflops"]["1"] / 1e6
     )
     assert "| tiny | 90% | batch 1 | 1 |" in capsys.readouterr().out
+    run.main(["-o", str(output), *asked.replace("--sparsities", "--resume --sparsities 0.5").split()])
+    again = json.loads(output.read_text())
+    assert [c["sparsity"] for c in again["cases"]] == [0.9, 0.5]
+    assert again["cases"][0] == case
+    assert again["peak_gflops"] == report["peak_gflops"]
 
 
 def test_more_threads_than_cores_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

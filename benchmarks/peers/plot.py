@@ -39,6 +39,9 @@ def plot(report: Mapping[str, Any], path: Path, pattern: str = "unstructured") -
     Raises: ValueError where the report has no case of the pattern.
     """
     cases = [case for case in report["cases"] if case["pattern"] == pattern]
+    sparsities = {title: {c["sparsity"] for c in cases if c["title"] == title} for title in {c["title"] for c in cases}}
+    if most := max(map(len, sparsities.values()), default=0):
+        cases = [case for case in cases if most == 1 or len(sparsities[case["title"]]) > 1]  # a point is no line
     if not cases:
         raise ValueError(f"the report has no case of pattern {pattern}")
     titles, threads = (list(dict.fromkeys(case[key] for case in cases)) for key in ("title", "threads"))

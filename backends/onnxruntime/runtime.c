@@ -40,7 +40,7 @@ struct engine {
     struct freelist *free;  /* by variant number */
     atomic_int threads;     /* the most that were seen in one call */
     atomic_uint shared_calls; /* of items whose phases are short, see `choose` */
-    atomic_llong nanoseconds[2]; /* that such an item takes: on one thread, on all */
+    atomic_llong pace[2];     /* of such items on one thread and on all: femtoseconds per unit of work */
 };
 
 void *sparsecc_fail(struct message *message, const char *format, ...) {
@@ -427,7 +427,7 @@ enum { ALONE, SHARED, SHORT_PHASE = 2000000, TRIALS = 8, RETRY = 61, SLOWNESS = 
 static int choose(struct engine *engine, uint32_t call) {
     if (call < 2 * TRIALS)
         return call / (TRIALS / 2) % 2 == 0 ? SHARED : ALONE;
-    int faster = atomic_load(&engine->nanoseconds[ALONE]) < atomic_load(&engine->nanoseconds[SHARED]) ? ALONE : SHARED;
+    int faster = atomic_load(&engine->pace[ALONE]) < atomic_load(&engine->pace[SHARED]) ? ALONE : SHARED;
     return call % RETRY == 0 ? !faster : faster;
 }
 
@@ -453,8 +453,8 @@ static void share_item(struct call *call, int64_t number, const struct pool *poo
     else
         run_steps(&walk.item, NULL);
     if (timed) {
-        long long before = atomic_load(&engine->nanoseconds[way]), now = (long long)(1e9 * (now_s() - start));
-        atomic_store(&engine->nanoseconds[way], before == 0 ? now : before + (now - before) / SLOWNESS);
+        long long before = atomic_load(&engine->pace[way]), now = (long long)(1e15 * (now_s() - start) / (double)work);
+        atomic_store(&engine->pace[way], before == 0 ? now : before + (now - before) / SLOWNESS);
     }
     give_back(engine, call->variant, walk.item.space);
 }

@@ -24,6 +24,7 @@ UNPACKED_SHARE_MOST = 0.5
 """Of its dense bytes, what a weight that is computed densely may take in the file to be stored packed: unpacking needs
 memory when a session loads. With all of a ResNet-50 of 50 % zeros packed so, the session's peak is 3.3 times that of
 the dense model, for a file that is a quarter smaller."""
+STORED_PACKED = "; stored as csr, unpacked when the session loads"
 FORMATS = ("csr", "bsr4x1", "bsr16x1")
 LARGEST_PADDING = 2.0
 """A block format may compute this many times the non-zeros: 4x1 blocks run at 152-174 GFLOP/s where CSR runs at 77-85
@@ -47,7 +48,11 @@ def _is_costs(part: object) -> TypeGuard[Costs]:
 COSTS: Registry[Costs] = Registry(
     "source of costs",
     "sparsecc.costs",
-    {"measured": "sparsecc.backends.tvm.tuning:measure", "predicted": "sparsecc.backends.tvm.cost_model:predict"},
+    {
+        "measured": "sparsecc.backends.tvm.tuning:measure",
+        "predicted": "sparsecc.backends.tvm.cost_model:predict",
+        "none": "sparsecc.passes.choose_formats:no_costs",
+    },
     _is_costs,
     unknown_code="SCC084",
 )
@@ -57,7 +62,8 @@ COSTS: Registry[Costs] = Registry(
 class ChooseFormats:
     """Write format, kernel, candidates and the reason into the facts of each layer.
 
-    ``costs`` is "measured" on this machine or "predicted" by the cost model, or another name in COSTS.
+    ``costs`` is "measured" on this machine, "predicted" by the cost model, "none" to keep all layers dense, or another
+    name in COSTS.
     """
 
     costs: str = "measured"
@@ -132,8 +138,14 @@ def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
     if weight.dtype != torch.float32:
         return replace(layer, reason=f"{layer.reason}; formats hold float32 only")
     if parse_format("csr").stored_bytes(_matrix(program, node)) <= 4 * layer.elems * UNPACKED_SHARE_MOST:
-        return replace(layer, format="csr", reason=layer.reason + "; stored as csr, unpacked when the session loads")
+        return replace(layer, format="csr", reason=layer.reason + STORED_PACKED)
     return layer
+
+
+def no_costs(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
+    """No candidate of any layer."""
+    del program, work
+    return {}
 
 
 def why_not(node: fx.Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -11,33 +11,44 @@ from sparsecc import manifest
 
 from .timing import interleaved
 
-LEAST_RATIO = 0.95
-"""Kernels go in if dense over compiled is at least this: nearer to 1, noise would decide between compiles."""
+LEAST_RATIO = 0.98
+"""Kernels go in if dense over compiled is at least this on every number of threads, """
+LEAST_GAIN = 1.02
+"""and this on one of them: else they are bytes for nothing."""
 SECONDS_TO_MEASURE = (0.5, 2.0)
 """The longer one if the first leaves doubt."""
 DOUBT = 0.05
-"""Share of the runs that may be on the other side of LEAST_RATIO."""
+"""Share of the runs that may be on the other side of what decides."""
 Times = npt.NDArray[np.float64]
 """Seconds [2, runs]: dense, compiled."""
 
 
 def in_turn(dense: Callable[[], object], compiled: Callable[[], object]) -> Times:
-    """Seconds of both; measured for longer where the runs disagree on what LEAST_RATIO decides."""
+    """Seconds of both; measured for longer unless nearly all runs are clearly won or clearly lost."""
     short, long = SECONDS_TO_MEASURE
     times = np.array(interleaved([dense, compiled], seconds=short))
     least, most = np.quantile(times[0] / times[1], (DOUBT, 1 - DOUBT))
-    if least < LEAST_RATIO <= most:
+    if least < LEAST_GAIN and most >= LEAST_RATIO:
         times = np.array(interleaved([dense, compiled], seconds=long))
     return times
 
 
-def loses(times: Times) -> bool:
-    """By the median of the pairs and by the fastest calls.
+def lost(measured: Mapping[int, Times]) -> int | None:
+    """The number of threads, of those measured, on which a compiled model is slowest beside the dense one; None where
+    it is not too slow on any and gains on one."""
+    ratios = {threads: ratio(times) for threads, times in measured.items()}
+    if not ratios or (min(ratios.values()) >= LEAST_RATIO and max(ratios.values()) >= LEAST_GAIN):
+        return None
+    return min(ratios, key=lambda threads: ratios[threads])
+
+
+def ratio(times: Times) -> float:
+    """Dense over compiled, by the median of the pairs or the fastest calls: what is better for the compiled model.
 
     Where other processes take CPU, threads wait for each other, and only the fastest calls are right.
     """
     dense, compiled = times
-    return bool(max(np.median(dense / compiled), dense.min() / compiled.min()) < LEAST_RATIO)
+    return float(max(np.median(dense / compiled), dense.min() / compiled.min()))
 
 
 def speed(threads: int, times: Times) -> manifest.Speed:

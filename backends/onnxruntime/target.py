@@ -16,13 +16,14 @@ from sparsecc.backend import Build
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
+from sparsecc.passes.choose_formats import STORED_PACKED
 from sparsecc.program import Program
 from sparsecc.progress import step, track
 from sparsecc.reference import Array
 
 from .emit import Region, emit, regions
 from .engines import reason
-from .guard import Times, in_turn, loses, speed
+from .guard import Times, in_turn, lost, speed
 from .library import build_library
 from .original import load_original, pack_original
 from .timing import new_session
@@ -46,59 +47,76 @@ class CPUTarget:
     def build(self, program: Program, original: Program, golden: Sequence[Array], *, tune: bool) -> Build:
         """Emit, generate and link, compare with the original, and measure against it.
 
-        Where the whole loses to the dense original, on one thread or on all, the artifact has no kernels: the weights
-        stay packed in the file, and onnxruntime computes them dense.
+        Where the whole is no faster than the dense original (guard.py), the artifact has no kernels, and of the packed
+        weights only those that make the file much smaller.
         Raises: PassBug if a result differs from the original's by more than the tolerance.
         """
-        step("writing ONNX", 0, 2)
-        model = emit(program)
-        step("writing ONNX", 1, 2)
-        masked, _ = pipelines.parse("fold-masks,fold-constants").run(original)
-        kept = pack_original(emit(masked), model)
-        step("writing ONNX", 2, 2)
-        dense: bytes = load_original(kept, model).SerializeToString()  # what `bench` will read
-        found = regions(program)
-        plans = [lower(r.module, r.op) for r in track("planning regions", found)]
-        files = {
-            MODEL: model.SerializeToString(deterministic=True),
-            REFERENCE: pack_reference(program, model),
-            ORIGINAL: kept,
-        }
+        cores = len(os.sched_getaffinity(0))  # as many threads as onnxruntime takes if nobody tells it otherwise
+        counts = sorted({1, cores}) if tune else []
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-            library = Path(folder, "kernels.so") if plans else None
-            if library:
-                build_library(plans, library)
-            check = _check(model, files, library, dense, original, golden)
-            cores = len(os.sched_getaffinity(0))  # as many threads as onnxruntime takes if nobody tells it otherwise
-            counts = sorted({1, cores}) if tune else []
-            measured = {n: _measure(files[MODEL], library, dense, original, n) for n in counts}
-            slow = next((n for n, times in measured.items() if loses(times)), None)
-            if library and slow:
-                program = _without_kernels(program, speed(slow, measured[slow]))
-                measured = {1: _measure(files[MODEL], None, dense, original, 1)}
-            elif library:
-                files[KERNELS] = library.read_bytes()
-        records = tuple(_record(r, p, program) for r, p in zip(found, plans, strict=True))
-        return Build(
-            files, program, check, records if KERNELS in files else (), speed(1, measured[1]) if tune else None
-        )
+            draft = _draft(program, original, golden, Path(folder))
+            measured = {n: _measure(draft, original, n) for n in counts}
+            slow = lost(measured) if draft.library else None
+            if slow:
+                program = _without_kernels(program, original, speed(slow, measured[slow]))
+                draft = _draft(program, original, golden, Path(folder))
+                measured = {1: _measure(draft, original, 1)}
+            files = {**draft.files, KERNELS: draft.library.read_bytes()} if draft.library else draft.files
+        return Build(files, program, draft.check, draft.regions, speed(1, measured[1]) if tune else None)
 
 
 CPU = CPUTarget()
 
 
-def _without_kernels(program: Program, lost: manifest.Speed) -> Program:
-    """The facts of a model whose kernels lost: stored packed, computed dense."""
-    threads = "one thread" if lost.threads == 1 else f"{lost.threads} threads"
-    reason = (
-        f"dense kept: with kernels the model takes {lost.compiled_ms:.3f} ms, the dense original "
-        f"{lost.dense_ms:.3f} ms, on {threads}; the weights stay packed in the file"
+@dataclass(frozen=True)
+class _Draft:
+    """An artifact before it is measured. ``dense``: the original as ONNX; ``library``: where the kernels are."""
+
+    files: Mapping[str, bytes]
+    dense: bytes
+    library: Path | None
+    check: manifest.Check
+    regions: tuple[manifest.Region, ...]
+
+
+def _draft(program: Program, original: Program, golden: Sequence[Array], folder: Path) -> _Draft:
+    step("writing ONNX", 0, 2)
+    model = emit(program)
+    step("writing ONNX", 1, 2)
+    masked, _ = pipelines.parse("fold-masks,fold-constants").run(original)
+    kept = pack_original(emit(masked), model)
+    step("writing ONNX", 2, 2)
+    dense: bytes = load_original(kept, model).SerializeToString()  # what `bench` will read
+    found = regions(program)
+    plans = [lower(r.module, r.op) for r in track("planning regions", found)]
+    files = {
+        MODEL: model.SerializeToString(deterministic=True),
+        REFERENCE: pack_reference(program, model),
+        ORIGINAL: kept,
+    }
+    library = folder / "kernels.so" if plans else None
+    if library:
+        build_library(plans, library)
+    check = _check(model, files, library, dense, original, golden)
+    return _Draft(
+        files, dense, library, check, tuple(_record(r, p, program) for r, p in zip(found, plans, strict=True))
     )
-    program = program.clone()
-    for name, layer in program.layers.items():
-        if layer.kernel != "onnxruntime":
-            program.layers[name] = replace(layer, kernel="onnxruntime", reason=reason)
-    return program
+
+
+def _without_kernels(program: Program, original: Program, slow: manifest.Speed) -> Program:
+    """The same model with all layers dense, and what is known of them from the one whose kernels were too slow."""
+    threads = "one thread" if slow.threads == 1 else f"{slow.threads} threads"
+    too_slow = (
+        f"dense kept: with kernels the model takes {slow.compiled_ms:.3f} ms, the dense original "
+        f"{slow.dense_ms:.3f} ms, on {threads}"
+    )
+    dense, _ = pipelines.parse(pipelines.DENSE).run(original)
+    for name, layer in dense.layers.items():
+        before = program.layers.get(name, layer)
+        stored = STORED_PACKED if layer.format != "dense" else ""
+        reason = before.reason if before.kernel == "onnxruntime" else too_slow + stored
+        dense.layers[name] = replace(layer, candidates=before.candidates, reason=reason)
+    return dense
 
 
 def _feeds(original: Program) -> dict[str, Array]:
@@ -139,10 +157,10 @@ def _check(
     return manifest.Check(tolerance, errors.get("kernels"), errors["portable"], errors["reference"])
 
 
-def _measure(model: bytes, library: Path | None, dense: bytes, original: Program, threads: int) -> Times:
+def _measure(draft: _Draft, original: Program, threads: int) -> Times:
     step("measuring against the dense original", 0, 1)
     feeds = _feeds(original)
-    compiled, plain = new_session(model, library, threads), new_session(dense, None, threads)
+    compiled, plain = new_session(draft.files[MODEL], draft.library, threads), new_session(draft.dense, None, threads)
     times = in_turn(lambda: plain.run(None, feeds), lambda: compiled.run(None, feeds))
     step("measuring against the dense original", 1, 1)
     return times

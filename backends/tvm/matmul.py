@@ -209,7 +209,7 @@ def slice_blocks(matrix: Stored, columns: Columns, lanes: int) -> int:
 def _vector(
     builder: Builder, name: str, matrix: Stored, bias: Ref, x: Ref, y: Value, z: Value | None, epilogue: Epilogue
 ) -> None:
-    work, columns = 2 * matrix.elems, Columns(1)
+    columns = Columns(1)
     index: Index = "uint16" if matrix.cols <= 1 << 16 else "int32"
     spec: Spmv | SpmvSell | Gemv
     height, width = matrix.block_rows, matrix.block_cols
@@ -220,10 +220,12 @@ def _vector(
     else:
         spec = Spmv(height, width, index, epilogue)
     block_rows = -(-matrix.rows // height)
+    flops, touched = 2 * matrix.elems, _touched_bytes(matrix, columns, 1, y, z)
+    work = flops + touched  # every weight is read once: bytes are what takes time
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
-    touched, z_ref = _touched_bytes(matrix, columns, 1, y, z), NOTHING if z is None else z.ref
-    step = Step(name, spec, parameters, chunks, work, work, touched, x, y.ref, z_ref)
+    z_ref = NOTHING if z is None else z.ref
+    step = Step(name, spec, parameters, chunks, work, flops, touched, x, y.ref, z_ref)
     if isinstance(spec, Gemv):
         builder.emit(replace(step, values=matrix.values, bias=bias))
         return

@@ -161,14 +161,13 @@ def cases(
                         yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
                     continue
                 for threads in options.threads:
-                    flops = compiled.nonzero_flops + compiled.rest_flops
                     found = _race(compiled, pythons, threads, options.runs, part.seconds)
                     yield Case(
                         *place,
                         threads,
                         compiled.nonzero_flops,
                         compiled.rest_flops,
-                        1e3 * flops / peaks[threads],
+                        _limit_ms(compiled.nonzero_flops + compiled.rest_flops, peaks[threads]),
                         compiled.compile_s,
                         compiled.kernels,
                         found.times,
@@ -176,6 +175,10 @@ def cases(
                         found.rounds,
                         compiled.compile_again_s,
                     )
+
+
+def _limit_ms(flops: int, peak: float) -> float:
+    return 1e3 * flops / peak
 
 
 def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int, seconds: float) -> Race:
@@ -224,16 +227,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cores": len(os.sched_getaffinity(0)),
         "versions": {"sparsecc": sparsecc.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "runs": options.runs,
-        "peak_gflops": {str(threads): flops / 1e9 for threads, flops in peaks.items()},
         "missing": missing,
     }
     if options.resume:
         report = json.loads(options.output.read_text())
-        peaks |= {int(threads): 1e9 * gflops for threads, gflops in report["peak_gflops"].items()}
+        before = {int(threads): 1e9 * gflops for threads, gflops in report["peak_gflops"].items()}
+        peaks = {threads: max(of.get(threads, 0.0) for of in (before, peaks)) for threads in {*before, *peaks}}
+    report["peak_gflops"] = {str(threads): flops / 1e9 for threads, flops in peaks.items()}
     done: list[dict[str, Any]] = report.pop("cases", [])
+    for case in done:
+        case["limit_ms"] = _limit_ms(case["nonzero_flops"] + case["rest_flops"], peaks[case["threads"]])
     measured = Counter(tuple(case[key] for key in PLACE) for case in done)
-    known = {place for place, count in measured.items() if count == len(options.threads)}
+    known = {place for place, count in measured.items() if count >= len(options.threads)}
     done = [case for case in done if tuple(case[key] for key in PLACE) in known]
+    options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
     for case in itertools.chain.from_iterable(cases(part, options, pythons, peaks, known) for part in parts):
         done.append(dataclasses.asdict(case))
         options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
@@ -257,7 +264,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=200, help="rounds; every runtime is timed once in each")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of a case, after which no round is begun")
     parser.add_argument("--goal", action="store_true", help="measure all that goals.py asks for, and judge it")
-    parser.add_argument("--resume", action="store_true", help="go on with what the output holds, and with its peaks")
+    parser.add_argument("--resume", action="store_true", help="go on with what the output holds")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--venvs", type=Path, default=default_folder(), help="where the peers are installed")
     parser.add_argument("--tuning-cache", type=Path, help="file of measured kernels (the user's)")

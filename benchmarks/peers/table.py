@@ -75,7 +75,7 @@ def _cells(case: Case, others: Sequence[str], missing: Mapping[str, str]) -> Ite
             t = times[name]
             yield f"{t['median_ms']:.2f} ({t['ratio_median']:.2f}x / {t['ratio_min']:.2f}x)"
         else:
-            yield "missing" if name in missing else "failed"
+            yield "missing" if name in missing else "failed" if name in case["failed"] else "not run"
     share = f" ({case['limit_ms'] / times[OURS]['median_ms']:.0%})" if OURS in times else ""
     yield f"{case['limit_ms']:.2f}{share}"
 

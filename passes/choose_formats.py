@@ -80,6 +80,7 @@ class ChooseFormats:
             packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
         pruned = any(program.layers[n.name].has_zeros for n in nodes)
+        pruned = pruned and self.costs != "none"
         work = {n: kernels for n in nodes if pruned and (kernels := self.kernels(program, n))}
         measured = COSTS.load(self.costs)(program, work)
         for node in nodes:
@@ -90,7 +91,7 @@ class ChooseFormats:
                     layer, reason=layer.reason if self.costs == "measured" else f"{self.costs}: {layer.reason}"
                 )
             else:
-                layer = replace(layer, reason=why_not(node))
+                layer = replace(layer, reason=why_not(node, layer))
             program.layers[node.name] = store(program, node, layer)
         return [Note(n.name, f"{program.layers[n.name].weight}: {program.layers[n.name].reason}") for n in nodes]
 
@@ -143,14 +144,16 @@ def store(program: Program, node: fx.Node, layer: Layer) -> Layer:
 
 
 def no_costs(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
-    """No candidate of any layer."""
+    """Of no candidate: all layers stay dense."""
     del program, work
     return {}
 
 
-def why_not(node: fx.Node) -> str:
+def why_not(node: fx.Node, layer: Layer) -> str:
     op = describe(node)
-    return f"dense kept: {op.reason}" if isinstance(op, Refusal) else "dense kept: no zeros"
+    if isinstance(op, Refusal):
+        return f"dense kept: {op.reason}"
+    return f"dense kept: {'no kernel was asked for' if layer.has_zeros else 'no zeros'}"
 
 
 def stored_elems(program: Program, node: fx.Node, format_name: str) -> int:

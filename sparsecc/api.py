@@ -102,7 +102,7 @@ def compile(  # noqa: A001  a method of the package, as in re.compile
         source=source,
         inputs=tuple(_values(original, "placeholder")),
         outputs=tuple(_values(original, "output")),
-        passes=(*records, *more),
+        passes=(*records, *(more if build.records is None else build.records)),
         layers=build.program.layers,
         regions=build.regions,
         check=build.check,

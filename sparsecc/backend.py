@@ -8,6 +8,7 @@ from typing import Protocol, TypeGuard, runtime_checkable
 
 from sparsecc.contracts.options import ContractOptions
 from sparsecc.manifest import Check, Region, Speed
+from sparsecc.pass_manager import Record
 from sparsecc.program import Program
 from sparsecc.reference import Array
 from sparsecc.registry import Registry
@@ -17,7 +18,8 @@ from sparsecc.registry import Registry
 class Build:
     """The files of an artifact, the Program with its last facts, and what was checked and measured.
 
-    ``golden`` are the outputs that every engine must give for the example inputs, where they are not the original's.
+    ``golden`` are the outputs that every engine must give for the example inputs, where they are not the original's;
+    ``records`` are of the passes that made the Program, where it is not the one that was given.
     """
 
     files: Mapping[str, bytes]
@@ -26,6 +28,7 @@ class Build:
     regions: tuple[Region, ...] = ()
     speed: Speed | None = None
     golden: Sequence[Array] | None = None
+    records: Sequence[Record] | None = None
 
 
 @runtime_checkable

@@ -12,9 +12,9 @@ from sparsecc import manifest
 from .timing import interleaved
 
 LEAST_RATIO = 0.98
-"""Kernels go in if dense over compiled is at least this on every number of threads, """
+"""Dense over compiled, below which kernels are too slow on some number of threads."""
 LEAST_GAIN = 1.02
-"""and this on one of them: else they are bytes for nothing."""
+"""What they must reach on one of them at least: else they only make the artifact larger."""
 SECONDS_TO_MEASURE = (0.5, 2.0)
 """The longer one if the first leaves doubt."""
 DOUBT = 0.05

@@ -417,12 +417,11 @@ static void run_walk(void *job, size_t task) {
     leave(walk->call);
 }
 
-/* Where phases are short (SHORT_PHASE: 80 us of work in the mean), threads may lose more by waiting for each other than
- * they gain: that depends on how far apart the cores are, and on the hour of a virtual machine. So both ways are timed,
- * TRIALS calls of each, and from then on the slower one RETRIES times in a row every PERIOD calls: more than once, for
- * some callers find cold caches at every other call. The times are sliding means, over SLOWNESS calls or so. ResNet-56
- * on two threads of a Xeon that was 0.8 to 0.9 times as fast as on one gains 1.1x at 80 % zeros, 1.2x at 90 %, 1.7x at
- * 95 %, and is as fast as on one or faster. */
+/* Where phases are short (of SHORT_PHASE FLOPs and bytes in the mean, 80 us), threads may lose more by waiting for each
+ * other than they gain: that depends on how far apart the cores are, and on the hour of a virtual machine. So both ways
+ * are timed, TRIALS calls of each, and from then on the slower one RETRIES times in a row every PERIOD calls: twice, for
+ * a caller may take turns with others, so that every other call finds cold caches. The times are sliding means, over
+ * SLOWNESS calls or so. ResNet-56 on two threads of a Xeon, always shared, was 0.8 to 0.9 times as fast as on one. */
 enum { ALONE, SHARED, SHORT_PHASE = 4000000, TRIALS = 8, RETRIES = 2, PERIOD = 120, SLOWNESS = 4 };
 
 static int choose(struct engine *engine, uint32_t call) {

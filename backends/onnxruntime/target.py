@@ -16,6 +16,7 @@ from sparsecc.backend import Build
 from sparsecc.backends.tvm.lower import lower
 from sparsecc.backends.tvm.plan import RegionPlan
 from sparsecc.diagnostics import CompileError, Diagnostic, PassBug
+from sparsecc.pass_manager import Record
 from sparsecc.passes.choose_formats import STORED_PACKED
 from sparsecc.program import Program
 from sparsecc.progress import step, track
@@ -23,7 +24,7 @@ from sparsecc.reference import Array
 
 from .emit import Region, emit, regions
 from .engines import reason
-from .guard import Times, in_turn, lost, speed
+from .guard import LEAST_GAIN, LEAST_RATIO, Times, in_turn, lost, speed
 from .library import build_library
 from .original import load_original, pack_original
 from .timing import new_session
@@ -54,15 +55,16 @@ class CPUTarget:
         cores = len(os.sched_getaffinity(0))  # as many threads as onnxruntime takes if nobody tells it otherwise
         counts = sorted({1, cores}) if tune else []
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-            draft = _draft(program, original, golden, Path(folder))
+            draft, records = _draft(program, original, golden, Path(folder)), None
             measured = {n: _measure(draft, original, n) for n in counts}
             slow = lost(measured) if draft.library else None
             if slow:
-                program = _without_kernels(program, original, speed(slow, measured[slow]))
+                program, records = _without_kernels(program, original, speed(slow, measured[slow]))
                 draft = _draft(program, original, golden, Path(folder))
                 measured = {1: _measure(draft, original, 1)}
             files = {**draft.files, KERNELS: draft.library.read_bytes()} if draft.library else draft.files
-        return Build(files, program, draft.check, draft.regions, speed(1, measured[1]) if tune else None)
+        speed_of_one = speed(1, measured[1]) if tune else None
+        return Build(files, program, draft.check, draft.regions, speed_of_one, records=records)
 
 
 CPU = CPUTarget()
@@ -103,20 +105,24 @@ def _draft(program: Program, original: Program, golden: Sequence[Array], folder:
     )
 
 
-def _without_kernels(program: Program, original: Program, slow: manifest.Speed) -> Program:
-    """The same model with all layers dense, and what is known of them from the one whose kernels were too slow."""
+def _without_kernels(program: Program, original: Program, slow: manifest.Speed) -> tuple[Program, Sequence[Record]]:
+    """The same model with all layers dense, and what is known of them from the one whose kernels gained nothing.
+
+    It is made of the original by pipelines.DENSE, whatever passes made the other.
+    """
     threads = "one thread" if slow.threads == 1 else f"{slow.threads} threads"
     too_slow = (
         f"dense kept: with kernels the model takes {slow.compiled_ms:.3f} ms, the dense original "
-        f"{slow.dense_ms:.3f} ms, on {threads}"
+        f"{slow.dense_ms:.3f} ms, on {threads}, and they must gain {LEAST_GAIN - 1:.0%} on some number of threads and "
+        f"lose no more than {1 - LEAST_RATIO:.0%} on any"
     )
-    dense, _ = pipelines.parse(pipelines.DENSE).run(original)
+    dense, records = pipelines.parse(pipelines.DENSE).run(original)
     for name, layer in dense.layers.items():
-        before = program.layers.get(name, layer)
+        before = program.layers.get(name, layer)  # a plugin's pass may have made layers of its own
         stored = STORED_PACKED if layer.format != "dense" else ""
         reason = before.reason if before.kernel == "onnxruntime" else too_slow + stored
         dense.layers[name] = replace(layer, candidates=before.candidates, reason=reason)
-    return dense
+    return dense, records
 
 
 def _feeds(original: Program) -> dict[str, Array]:

@@ -221,7 +221,7 @@ def _vector(
         spec = Spmv(height, width, index, epilogue)
     block_rows = -(-matrix.rows // height)
     flops, touched = 2 * matrix.elems, _touched_bytes(matrix, columns, 1, y, z)
-    work = flops + touched  # every weight is read once: bytes are what takes time
+    work = flops + touched  # as Step says; every weight is read once, so the bytes are what takes time
     chunks = max(1, min(block_rows, UNITS_MOST, work // CHUNK_WORK))
     parameters = VectorParameters(block_rows, matrix.rows, matrix.cols, chunks, columns.unit)
     z_ref = NOTHING if z is None else z.ref

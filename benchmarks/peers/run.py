@@ -25,7 +25,6 @@ import platform
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +76,7 @@ class Case:
     failed: Mapping[str, str]
     rounds: int = 0
     compile_again_s: float | None = None
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,10 @@ def cases(
     peaks: Mapping[int, float],
     known: Set[tuple[object, ...]],
 ) -> Iterator[Case]:
-    """Measure one case after the other; what fails is told in the case. ``known`` places are left out."""
+    """Measure one case after the other; what fails is told in the case.
+
+    ``known``: places and threads to leave out.
+    """
     pythons = {name: python for name, python in pythons.items() if name in (OURS, DENSE, *part.peers)}
     for key in part.networks:
         network = NETWORKS[key]
@@ -151,16 +154,17 @@ def cases(
             if sparsity == 0 and pattern != part.patterns[0]:
                 continue  # nothing is pruned: all patterns are the same
             place = (key, network.title, sparsity, pattern, size.batch, size.length)
-            if place in known:
+            counts = [threads for threads in options.threads if (*place, threads) not in known]
+            if not counts:
                 continue
             with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
                 try:
                     compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache, part.twice)
                 except sparsecc.CompileError as error:
-                    for threads in options.threads:
+                    for threads in counts:
                         yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
                     continue
-                for threads in options.threads:
+                for threads in counts:
                     found = _race(compiled, pythons, threads, options.runs, part.seconds)
                     yield Case(
                         *place,
@@ -174,11 +178,13 @@ def cases(
                         found.failed,
                         found.rounds,
                         compiled.compile_again_s,
+                        datetime.date.today().isoformat(),
                     )
 
 
-def _limit_ms(flops: int, peak: float) -> float:
-    return 1e3 * flops / peak
+def _limit_ms(flops: int, peak_flops: float) -> float:
+    """``peak_flops`` per second."""
+    return 1e3 * flops / peak_flops
 
 
 def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int, seconds: float) -> Race:
@@ -231,15 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if options.resume:
         report = json.loads(options.output.read_text())
+        report["missing"] |= missing
         before = {int(threads): 1e9 * gflops for threads, gflops in report["peak_gflops"].items()}
         peaks = {threads: max(of.get(threads, 0.0) for of in (before, peaks)) for threads in {*before, *peaks}}
     report["peak_gflops"] = {str(threads): flops / 1e9 for threads, flops in peaks.items()}
     done: list[dict[str, Any]] = report.pop("cases", [])
     for case in done:
         case["limit_ms"] = _limit_ms(case["nonzero_flops"] + case["rest_flops"], peaks[case["threads"]])
-    measured = Counter(tuple(case[key] for key in PLACE) for case in done)
-    known = {place for place, count in measured.items() if count >= len(options.threads)}
-    done = [case for case in done if tuple(case[key] for key in PLACE) in known]
+    known = {tuple(case[key] for key in (*PLACE, "threads")) for case in done}
     options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
     for case in itertools.chain.from_iterable(cases(part, options, pythons, peaks, known) for part in parts):
         done.append(dataclasses.asdict(case))
@@ -269,6 +274,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--venvs", type=Path, default=default_folder(), help="where the peers are installed")
     parser.add_argument("--tuning-cache", type=Path, help="file of measured kernels (the user's)")
     options = parser.parse_args(arguments)
+    if options.resume and (cpu := json.loads(options.output.read_text())["cpu"]) != cpu_name():
+        parser.error(f"--resume: {options.output} is of another machine, {cpu}")
     if max(options.threads) > len(os.sched_getaffinity(0)):
         parser.error(f"--threads {max(options.threads)}: there are {len(os.sched_getaffinity(0))} cores")
     return options

@@ -1,6 +1,7 @@
 """The report of run.py as Markdown: a row per case, and the geometric mean of every runtime's ratios.
 
 python benchmarks/peers/table.py peers.json
+python benchmarks/peers/table.py peers.json --headline   # batch 1, 80 to 95 % zeros, not in blocks
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def table(report: Mapping[str, Any]) -> str:
     titles = [f"{name} {versions[name]}, ms" if name in versions else name for name in others]
     head = ["network", "zeros", "size", "threads", "sparsecc, ms", *titles, "limit, ms"]
     lines = [
-        f"{report['cpu']}, {report['date']}, {report['runs']} rounds; medians, and in brackets: times slower than "
+        f"{report['cpu']}, {report['date']}, {_rounds(cases)} rounds; medians, and in brackets: times slower than "
         "sparsecc, median of rounds / of the fastest calls. Limit: FLOPs without zeros at the measured peak, "
         + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in report["peak_gflops"].items())
         + " thread(s), and the share of it that sparsecc reaches.",
@@ -35,10 +36,17 @@ def table(report: Mapping[str, Any]) -> str:
         "",
         *_means(cases, others),
         *_memory(cases, others),
+        *_limit(cases),
         *(f"- {name} is missing: {reason}" for name, reason in report["missing"].items()),
         *_failures(cases),
     ]
     return "\n".join(lines)
+
+
+def _rounds(cases: Sequence[Case]) -> str:
+    rounds = [case["rounds"] for case in cases if case["times"]] or [0]
+    least, most = min(rounds), max(rounds)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
@@ -85,11 +93,12 @@ def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
         for threads in dict.fromkeys(case["threads"] for case in cases):
             ran = [c for c in cases if c["threads"] == threads and name in c["times"]]
             if ran:
-                ratios = [case["times"][name]["ratio_median"] for case in ran]
+                ratios, fastest = ([c["times"][name][key] for c in ran] for key in ("ratio_median", "ratio_min"))
                 least = min(ran, key=lambda case: case["times"][name]["ratio_median"])
                 yield (
                     f"- against {name} on {threads} thread(s): {geometric_mean(ratios):.2f}x, geometric mean of "
-                    f"{len(ratios)}; the least {min(ratios):.2f}x ({where(least)})"
+                    f"{len(ratios)}; the least {min(ratios):.2f}x ({where(least)}); by the fastest calls "
+                    f"{geometric_mean(fastest):.2f}x, the least {min(fastest):.2f}x"
                 )
 
 
@@ -102,6 +111,12 @@ def _memory(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
             yield f"- peak memory: {min(shares):.2f} to {max(shares):.2f} of that of {name}"
 
 
+def _limit(cases: Sequence[Case]) -> Iterator[str]:
+    shares = [case["limit_ms"] / case["times"][OURS]["median_ms"] for case in cases if OURS in case["times"]]
+    if shares:
+        yield f"- of the limit: {min(shares):.0%} to {max(shares):.0%}"
+
+
 def _failures(cases: Sequence[Case]) -> Iterator[str]:
     for case in cases:
         for name, reason in case["failed"].items():
@@ -112,5 +127,13 @@ def _row(cells: Sequence[str] | Iterator[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def main(path: str, *options: str) -> None:
+    from goals import headline  # which reads cases as this does
+
+    report = json.loads(Path(path).read_text())
+    cases = [case for case in report["cases"] if headline(case) or "--headline" not in options]
+    print(table({**report, "cases": cases}))
+
+
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text())))
+    main(*sys.argv[1:])

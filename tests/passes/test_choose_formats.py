@@ -136,3 +136,13 @@ def test_every_decision_is_noted() -> None:
     _, records = run(CHOOSE, program(filled(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))), seeded(2, 64)))
     texts = notes(records, "choose-formats", done=True)
     assert [text.partition(": predicted: ")[0] for text in texts] == ["0.weight", "1.weight"]
+
+
+def test_without_costs_all_layers_stay_dense() -> None:
+    last_layer = filled(nn.Linear(64, 8), 1)
+    model = nn.Sequential(filled(nn.Linear(64, 64), 0.05), nn.ReLU(), last_layer)
+    after, _ = run(f"{MEASURED},choose-formats{{costs=none}}", program(model, seeded(2, 64)))
+    first, last = after.layers.values()
+    assert (first.kernel, first.format, first.candidates) == ("onnxruntime", "csr", ())
+    assert first.reason == "dense kept: no kernel was asked for; stored as csr, unpacked when the session loads"
+    assert last.reason == "dense kept: no zeros"

@@ -32,10 +32,10 @@ def test_a_goal_says_how_many_cases_meet_it_and_which_do_not() -> None:
     assert found[:5] == [
         "- met: batch 1, 80 to 95 % zeros: geometric mean 1.3x DeepSparse: 1.50 on 1 thread(s)",
         "- missed: batch 1, 80 to 95 % zeros: geometric mean 1.3x DeepSparse: 0.90 on 2 thread(s)",
-        "- missed: batch 1, 80 to 95 % zeros: no case below DeepSparse: 1 of 2 cases, the least 0.90 (ResNet-50, 90% "
+        "- missed: batch 1, 80 to 95 % zeros: no case below DeepSparse: 1 of 2 cases, the least 0.900 (ResNet-50, 90% "
         "zeros, batch 1, 2 thread(s))",
         "    - 0.900: ResNet-50, 90% zeros, batch 1, 2 thread(s)",
-        "- missed: other batches and lengths: no case below DeepSparse: 0 of 1 cases, the least 0.75 (ResNet-50, 90% "
+        "- missed: other batches and lengths: no case below DeepSparse: 0 of 1 cases, the least 0.750 (ResNet-50, 90% "
         "zeros, batch 32, 1 thread(s))",
     ]
     assert "- not measured: one token, a linear layer: 3x dense onnxruntime" in found
@@ -66,7 +66,7 @@ def test_blocks_are_held_against_single_zeros_of_the_same_case() -> None:
         blocks = case(pattern="4x1", dense=dense)
         (line, *_) = (v for v in verdicts([single, other, blocks]) if "blocks: as fast" in v)
         assert line.startswith("- met: " if met else "- missed: ")
-        assert f"the least {dense / 4:.2f} (ResNet-50, 90% zeros in blocks of 4x1, batch 1, 1 thread(s))" in line
+        assert f"the least {dense / 4:.3f} (ResNet-50, 90% zeros in blocks of 4x1, batch 1, 1 thread(s))" in line
 
 
 def test_the_parts_measure_every_goal() -> None:

@@ -112,17 +112,18 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
         "length": 16,
         "threads": 1,
         "limit_ms": 0.5,
+        "rounds": 3,
         "times": {"sparsecc": ran(1, 1), "onnxruntime": ran(4, 4.0)},
         "failed": {},
     }
     broken = {**case, "pattern": "unstructured", "times": {"sparsecc": ran(1, 1)}, "failed": {"onnxruntime": "why"}}
+    alone = {**broken, "batch": 8, "failed": {}, "rounds": 12}
     report = {
         "cpu": "CPU",
         "date": "2026-01-01",
-        "runs": 3,
         "peak_gflops": {"1": 100.0},
         "missing": {"openvino": "no pip"},
-        "cases": [case, broken],
+        "cases": [case, broken, alone],
     }
     lines = table(report).splitlines()
     assert (
@@ -130,10 +131,13 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
     )
     assert lines[4] == "| net | 90% 4x1 | batch 1, 16 tokens | 1 | 1.00 | 4.00 (4.00x / 4.00x) | missing | 0.50 (50%) |"
     assert lines[5] == "| net | 90% | batch 1, 16 tokens | 1 | 1.00 | failed | missing | 0.50 (50%) |"
-    assert lines[7:] == [
+    assert lines[6] == "| net | 90% | batch 8, 16 tokens | 1 | 1.00 | not run | missing | 0.50 (50%) |"
+    assert ", 3 to 12 rounds; " in lines[0]
+    assert lines[8:] == [
         "- against onnxruntime on 1 thread(s): 4.00x, geometric mean of 1; the least 4.00x (net, 90% zeros in blocks "
-        "of 4x1, batch 1, 16 tokens, 1 thread(s))",
+        "of 4x1, batch 1, 16 tokens, 1 thread(s)); by the fastest calls 4.00x, the least 4.00x",
         "- peak memory: 0.25 to 0.25 of that of onnxruntime",
+        "- of the limit: 50% to 50%",
         "- openvino is missing: no pip",
         "- onnxruntime failed on net, 90% zeros, batch 1, 16 tokens, 1 thread(s): why",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,28 @@ def test_one_command_gives_json_and_table(
     peak, more = report["peak_gflops"]["1"], again["peak_gflops"]["1"]  # the higher one counts, for all cases
     assert more >= peak
     assert again["cases"][0] == case | {"limit_ms": pytest.approx(case["limit_ms"] * peak / more)}
+
+
+def test_resuming_keeps_what_is_stored_and_measures_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(run, "PEAK_RUNS", 1)
+    monkeypatch.setattr(run, "pythons_of", lambda *_: ({"sparsecc": sys.executable}, {"openvino": "no pip"}))
+    output = tmp_path / "peers.json"
+    asked = f"-o {output} --networks tiny --patterns unstructured --runs 3 --tuning-cache {tmp_path}/tuning.json"
+    run.main([*asked.split(), "--sparsities", "0.9", "--threads", "1"])
+    report = json.loads(output.read_text())
+    output.write_text(json.dumps({**report, "missing": {}}))
+    run.main([*asked.split(), "--sparsities", "0.9", "--threads", "1", "2", "--resume"])
+    again = json.loads(output.read_text())
+    assert [c["threads"] for c in again["cases"]] == [1, 2]
+    assert again["cases"][0]["times"] == report["cases"][0]["times"]
+    assert again["missing"] == {"openvino": "no pip"}
+    output.write_text(json.dumps({**report, "cpu": "another"}))
+    with pytest.raises(SystemExit):
+        run.main([*asked.split(), "--resume"])
+    assert "is of another machine, another" in capsys.readouterr().err
 
 
 def test_more_threads_than_cores_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

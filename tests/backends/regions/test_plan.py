@@ -87,6 +87,13 @@ def test_lanes_are_split_evenly(vectors: int, most: int, split: list[tuple[int, 
     assert sum(width * tiles for width, tiles in split) == vectors
 
 
+def test_products_of_one_vector_count_the_bytes_they_read_as_work() -> None:
+    """Every weight is read once: from memory, a layer takes as long as its bytes do."""
+    region = region_case(prune(nn.Linear(256, 256), 0.1), [torch.randn(2, 256)]).region
+    (step,) = (s for s in lower(region, "Region_0").variants[0].steps if s.flops)
+    assert step.work == step.flops + step.touched_bytes > 3 * step.flops
+
+
 def test_equal_tables_are_prepared_once() -> None:
     prepares = lower(feed_forward().region, "Region_0").prepares
     assert len(prepares) == len(set(prepares)) == 2  # one per weight, for both variants

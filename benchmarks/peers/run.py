@@ -242,9 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         peaks = {threads: max(of.get(threads, 0.0) for of in (before, peaks)) for threads in {*before, *peaks}}
     report["peak_gflops"] = {str(threads): flops / 1e9 for threads, flops in peaks.items()}
     done: list[dict[str, Any]] = report.pop("cases", [])
-    for case in done:
-        case["limit_ms"] = _limit_ms(case["nonzero_flops"] + case["rest_flops"], peaks[case["threads"]])
-    known = {tuple(case[key] for key in (*PLACE, "threads")) for case in done}
+    for stored in done:
+        stored["limit_ms"] = _limit_ms(stored["nonzero_flops"] + stored["rest_flops"], peaks[stored["threads"]])
+    known = {tuple(stored[key] for key in (*PLACE, "threads")) for stored in done}
     options.output.write_text(json.dumps({**report, "cases": done}, indent=1) + "\n")
     for case in itertools.chain.from_iterable(cases(part, options, pythons, peaks, known) for part in parts):
         done.append(dataclasses.asdict(case))

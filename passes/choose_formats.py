@@ -80,7 +80,6 @@ class ChooseFormats:
             packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
         pruned = any(program.layers[n.name].has_zeros for n in nodes)
-        pruned = pruned and self.costs != "none"
         work = {n: kernels for n in nodes if pruned and (kernels := self.kernels(program, n))}
         measured = COSTS.load(self.costs)(program, work)
         for node in nodes:

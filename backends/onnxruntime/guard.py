@@ -33,9 +33,11 @@ def in_turn(dense: Callable[[], object], compiled: Callable[[], object]) -> Time
     return times
 
 
-def lost(measured: Mapping[int, Times]) -> int | None:
-    """The number of threads, of those measured, on which a compiled model is slowest beside the dense one; None where
-    it is not too slow on any and gains on one."""
+def too_slow_on(measured: Mapping[int, Times]) -> int | None:
+    """The number of threads on which a compiled model does worst beside the dense one, if kernels should not go in.
+
+    ``measured`` by the number of threads. None where the model is not too slow on any and gains on one.
+    """
     ratios = {threads: ratio(times) for threads, times in measured.items()}
     if not ratios or (min(ratios.values()) >= LEAST_RATIO and max(ratios.values()) >= LEAST_GAIN):
         return None

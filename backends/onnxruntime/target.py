@@ -24,7 +24,7 @@ from sparsecc.reference import Array
 
 from .emit import Region, emit, regions
 from .engines import reason
-from .guard import LEAST_GAIN, LEAST_RATIO, Times, in_turn, lost, speed
+from .guard import LEAST_GAIN, LEAST_RATIO, Times, in_turn, speed, too_slow_on
 from .library import build_library
 from .original import load_original, pack_original
 from .timing import new_session
@@ -54,13 +54,15 @@ class CPUTarget:
         """
         cores = len(os.sched_getaffinity(0))  # as many threads as onnxruntime takes if nobody tells it otherwise
         counts = sorted({1, cores}) if tune else []
+        masked, _ = pipelines.parse("fold-masks,fold-constants").run(original)
+        plain = emit(masked)
         with tempfile.TemporaryDirectory(prefix="sparsecc-") as folder:
-            draft, records = _draft(program, original, golden, Path(folder)), None
+            draft, records = _draft(program, plain, original, golden, Path(folder)), None
             measured = {n: _measure(draft, original, n) for n in counts}
-            slow = lost(measured) if draft.library else None
+            slow = too_slow_on(measured) if draft.library else None
             if slow:
                 program, records = _without_kernels(program, original, speed(slow, measured[slow]))
-                draft = _draft(program, original, golden, Path(folder))
+                draft = _draft(program, plain, original, golden, Path(folder))
                 measured = {1: _measure(draft, original, 1)}
             files = {**draft.files, KERNELS: draft.library.read_bytes()} if draft.library else draft.files
         speed_of_one = speed(1, measured[1]) if tune else None
@@ -81,12 +83,14 @@ class _Draft:
     regions: tuple[manifest.Region, ...]
 
 
-def _draft(program: Program, original: Program, golden: Sequence[Array], folder: Path) -> _Draft:
+def _draft(
+    program: Program, plain: onnx.ModelProto, original: Program, golden: Sequence[Array], folder: Path
+) -> _Draft:
+    """Emit, generate and link, and compare with the original; ``plain`` is that in ONNX, with its masks applied."""
     step("writing ONNX", 0, 2)
     model = emit(program)
     step("writing ONNX", 1, 2)
-    masked, _ = pipelines.parse("fold-masks,fold-constants").run(original)
-    kept = pack_original(emit(masked), model)
+    kept = pack_original(plain, model)
     step("writing ONNX", 2, 2)
     dense: bytes = load_original(kept, model).SerializeToString()  # what `bench` will read
     found = regions(program)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard, cast
+from typing import NamedTuple, Protocol, TypeGuard, cast
 
 import torch
 from torch import fx
@@ -29,6 +29,9 @@ FORMATS = ("csr", "bsr4x1", "bsr16x1")
 LARGEST_PADDING = 2.0
 """A block format may compute this many times the non-zeros: 4x1 blocks run at 152-174 GFLOP/s where CSR runs at 77-85
 (768x768, 128 lanes, one core of a Sapphire Rapids, AVX-512), so beyond it they cannot win."""
+GROWTH_MOST_BYTES = 64 * 1024
+"""What a format may take beyond the dense weight. Of few zeros nearly all 4x1 blocks are stored: 1536x384 with 50 %
+takes 130 kB more so, for the time of CSR. It counts twice: a session's peak is the parsed file beside its tensors."""
 
 
 Work = Mapping[fx.Node, Mapping[str, int]]
@@ -104,10 +107,10 @@ class ChooseFormats:
             return {}
         if not layer.has_zeros:
             return dict.fromkeys(DENSE_KERNELS, layer.elems)
-        read = {name: stored_elems(program, node, name) for name in self.formats}
-        largest = LARGEST_PADDING * max(layer.nonzeros, 1)
-        sparse = {name: elems for name, elems in read.items() if elems <= largest}
-        return {**sparse, **dict.fromkeys(DENSE_KERNELS, layer.elems)}
+        sparse = {name: packed_size(program, node, name) for name in self.formats}
+        largest, most_bytes = LARGEST_PADDING * max(layer.nonzeros, 1), 4 * layer.elems + GROWTH_MOST_BYTES
+        fit = {name: size.elems for name, size in sparse.items() if size.elems <= largest and size.bytes <= most_bytes}
+        return {**fit, **dict.fromkeys(DENSE_KERNELS, layer.elems)}
 
 
 def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Layer:
@@ -155,11 +158,20 @@ def why_not(node: fx.Node, layer: Layer) -> str:
     return f"dense kept: {'no kernel was asked for' if layer.has_zeros else 'no zeros'}"
 
 
-def stored_elems(program: Program, node: fx.Node, format_name: str) -> int:
-    """Values that a format stores of a layer's weight: the non-zeros, and the zeros in their blocks."""
+class PackedSize(NamedTuple):
+    """``elems``: values that a format stores, the non-zeros and the zeros in their blocks; ``bytes``: of all arrays."""
+
+    elems: int
+    bytes: int
+
+
+def packed_size(program: Program, node: fx.Node, format_name: str) -> PackedSize:
+    """Of a layer's weight in a format."""
+    matrix, stored_as = _matrix(program, node), parse_format(format_name)
     if format_name == "csr":
-        return program.layers[node.name].nonzeros
-    return parse_format(format_name).pack(_matrix(program, node)).arrays["values"].size
+        return PackedSize(program.layers[node.name].nonzeros, stored_as.stored_bytes(matrix))
+    packed = stored_as.pack(matrix)
+    return PackedSize(packed.arrays["values"].size, packed.stored_bytes)
 
 
 def _matrix(program: Program, node: fx.Node) -> Matrix:

@@ -127,6 +127,15 @@ def test_a_format_that_pads_too_much_is_not_tried() -> None:
     assert [c.kernel for c in layer.candidates] == ["csr", "dense", "onnxruntime"]
 
 
+@pytest.mark.parametrize(("rows", "tried"), [(64, True), (1024, False)])
+def test_a_format_that_takes_more_than_dense_is_not_tried_for_large_weights(rows: int, tried: bool) -> None:
+    after, _ = run(CHOOSE, program(filled(nn.Linear(512, rows), 0.5), seeded(2, 512)))
+    (layer,) = after.layers.values()
+    kernels = [c.kernel for c in layer.candidates]
+    assert "csr" in kernels  # of half the values it takes three quarters of the bytes
+    assert ("bsr4x1" in kernels) == tried
+
+
 def test_unknown_costs_are_refused() -> None:
     with pytest.raises(CompileError, match=r"error\[SCC084\]: there is no source of costs 'guessed'"):
         run(CHOOSE.replace("predicted", "guessed"), program(filled(nn.Linear(8, 8)), seeded(2, 8)))

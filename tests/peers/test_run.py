@@ -12,6 +12,7 @@ import pytest
 import run
 import torch
 from networks import NETWORKS, Flops, Network, build, count_flops, export_dense, noise
+from race import Worker, race
 from torch import nn
 
 TINY = Network(
@@ -44,6 +45,39 @@ def test_peers_get_the_same_function(tmp_path: Path) -> None:
     session = ort.InferenceSession(str(tmp_path / "dense.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": inputs["x"].numpy()})
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=1e-4, atol=1e-5)
+
+
+STARTED = """
+import json, pathlib, sys
+job = json.loads(sys.argv[1])
+starts = pathlib.Path(job["starts"])
+starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+peaks = job["peaks"]
+peak = peaks[len(starts.read_text()) - 1]
+print(json.dumps({"version": "1", "error": 0.0, "memory_bytes": peak}), flush=True)
+for _ in sys.stdin:
+    print(json.dumps({"seconds": 1.0}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ours", "dense", "settled"),
+    [
+        ([1010, 1000, 1010, 990, 1010], [1000, 1010, 1000, 1005, 995], (990, 995)),
+        ([1030, 1, 1, 1, 1], [1000, 1, 1, 1, 1], (1030, 1000)),  # not close: one start tells
+    ],
+)
+def test_close_peaks_are_settled_by_the_least_of_some_starts(
+    tmp_path: Path, ours: list[int], dense: list[int], settled: tuple[int, int]
+) -> None:
+    script = tmp_path / "started.py"
+    script.write_text(STARTED)
+    workers = {
+        name: Worker(sys.executable, {"peaks": peaks, "starts": str(tmp_path / name)}, script)
+        for name, peaks in {"sparsecc": ours, "onnxruntime": dense, "peer": [1]}.items()
+    }
+    found = run.settle_peaks(race(workers, "sparsecc", 1, 1e-3), workers)
+    assert tuple(found.times[name].memory_bytes for name in workers) == (*settled, 1)
 
 
 def test_one_command_gives_json_and_table(

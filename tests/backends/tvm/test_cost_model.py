@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparsecc.backends.tvm.cost_model import CALL_US, LEAST_US, predict
 from sparsecc.invariants import LAYERS
-from sparsecc.passes.choose_formats import stored_elems
+from sparsecc.passes.choose_formats import packed_size
 from sparsecc.program import DENSE_KERNELS, calls
 
 KERNELS = ("csr", "bsr4x1", "dense", "onnxruntime")
@@ -18,7 +18,7 @@ def predicted(layer: nn.Module, x: Tensor, density: float = 0.1) -> dict[str, fl
     measured, _ = run("fold-masks,measure-sparsity", program(filled(layer, density), x))
     (node,) = calls(measured, *LAYERS)
     elems = measured.layers[node.name].elems
-    read = {k: elems if k in DENSE_KERNELS else stored_elems(measured, node, k) for k in KERNELS}
+    read = {k: elems if k in DENSE_KERNELS else packed_size(measured, node, k).elems for k in KERNELS}
     (candidates,) = predict(measured, {node: read}).values()
     assert tuple(c.kernel for c in candidates) == KERNELS
     assert [c.estimated_us for c in candidates] == [0, 0, 0, CALL_US]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeGuard, cast
 
@@ -19,7 +19,9 @@ from sparsecc.registry import Registry
 from .pack_weights import packable
 
 MARGIN = 0.10
-"""Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides."""
+"""Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides. A format that takes
+more bytes than dense has to beat every smaller one so, too: of few zeros nearly all 4x1 blocks are stored, and 384x384
+with half of them takes 5 % more than dense to be 4 % faster than CSR."""
 UNPACKED_SHARE_MOST = 0.5
 """Of its dense bytes, what a weight that is computed densely may take in the file to be stored packed: unpacking needs
 memory when a session loads. With all of a ResNet-50 of 50 % zeros packed so, the session's peak is 3.3 times that of
@@ -29,9 +31,6 @@ FORMATS = ("csr", "bsr4x1", "bsr16x1")
 LARGEST_PADDING = 2.0
 """A block format may compute this many times the non-zeros: 4x1 blocks run at 152-174 GFLOP/s where CSR runs at 77-85
 (768x768, 128 lanes, one core of a Sapphire Rapids, AVX-512), so beyond it they cannot win."""
-GROWTH_MOST_BYTES = 64 * 1024
-"""What a format may take beyond the dense weight. Of few zeros nearly all 4x1 blocks are stored: 1536x384 with 50 %
-takes 130 kB more so, for the time of CSR. It counts twice: a session's peak is the parsed file beside its tensors."""
 
 
 Work = Mapping[fx.Node, Mapping[str, int]]
@@ -83,12 +82,14 @@ class ChooseFormats:
             packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
         pruned = any(program.layers[n.name].has_zeros for n in nodes)
-        work = {n: kernels for n in nodes if pruned and (kernels := self.kernels(program, n))}
+        sizes = {n: found for n in nodes if pruned and (found := self.kernels(program, n))}
+        work = {n: {name: size.elems for name, size in found.items()} for n, found in sizes.items()}
         measured = COSTS.load(self.costs)(program, work)
         for node in nodes:
             layer = program.layers[node.name]
             if node in measured:
-                layer = decide(layer, measured[node], self.margin)
+                large = {name for name, size in sizes[node].items() if size.bytes > 4 * layer.elems}
+                layer = decide(layer, measured[node], self.margin, large)
                 layer = replace(
                     layer, reason=layer.reason if self.costs == "measured" else f"{self.costs}: {layer.reason}"
                 )
@@ -97,39 +98,47 @@ class ChooseFormats:
             program.layers[node.name] = store(program, node, layer)
         return [Note(n.name, f"{program.layers[n.name].weight}: {program.layers[n.name].reason}") for n in nodes]
 
-    def kernels(self, program: Program, node: fx.Node) -> dict[str, int]:
-        """The candidates worth measuring, and the values that each reads; none without a region.
+    def kernels(self, program: Program, node: fx.Node) -> dict[str, PackedSize]:
+        """The candidates worth measuring, and what each reads; none without a region.
 
         A layer without zeros may join the region of others: a first convolution, say.
         """
         layer = program.layers[node.name]
         if isinstance(describe(node), Refusal):
             return {}
+        dense: dict[str, PackedSize] = {name: PackedSize(layer.elems, 4 * layer.elems) for name in DENSE_KERNELS}
         if not layer.has_zeros:
-            return dict.fromkeys(DENSE_KERNELS, layer.elems)
+            return dense
         sparse = {name: packed_size(program, node, name) for name in self.formats}
-        largest, most_bytes = LARGEST_PADDING * max(layer.nonzeros, 1), 4 * layer.elems + GROWTH_MOST_BYTES
-        fit = {name: size.elems for name, size in sparse.items() if size.elems <= largest and size.bytes <= most_bytes}
-        return {**fit, **dict.fromkeys(DENSE_KERNELS, layer.elems)}
+        largest = LARGEST_PADDING * max(layer.nonzeros, 1)
+        return {**{name: size for name, size in sparse.items() if size.elems <= largest}, **dense}
 
 
-def decide(layer: Layer, candidates: Sequence[Candidate], margin: float) -> Layer:
-    """The fastest sparse candidate if it beats the fastest dense one by the margin, estimates included, else dense."""
+def decide(layer: Layer, candidates: Sequence[Candidate], margin: float, large: Set[str] = frozenset()) -> Layer:
+    """The fastest sparse candidate if it beats the fastest dense one by the margin, estimates included, else dense.
+
+    ``large``: the formats that take more bytes than dense. They have to beat the other formats by the margin as well.
+    """
     by_time = sorted(candidates, key=lambda c: c.total_us)
     dense = next(c for c in by_time if c.kernel in DENSE_KERNELS)
     sparse = next((c for c in by_time if c.kernel not in DENSE_KERNELS), None)
+    small = next((c for c in by_time if c.kernel not in DENSE_KERNELS and c.kernel not in large), None)
+    too_large = ""
+    if sparse and small and sparse is not small and sparse.total_us > small.total_us * (1 - margin):
+        too_large = f"; {sparse.kernel} takes {sparse.total_us:.1f} µs and more memory than dense"
+        sparse = small
     layer = replace(layer, candidates=tuple(candidates))
     estimated = f" + {dense.estimated_us:.1f} µs estimated for leaving the region" if dense.estimated_us else ""
     dense_takes = f"{dense.kernel} {dense.microseconds:.1f} µs{estimated}"
     if sparse and sparse.total_us <= dense.total_us * (1 - margin):
         speedup = dense.total_us / max(sparse.total_us, 1e-3)
         reason = f"{sparse.kernel} takes {sparse.total_us:.1f} µs, {dense_takes}: {speedup:.2f}x"
-        return replace(layer, format=sparse.kernel, kernel=sparse.kernel, reason=reason)
+        return replace(layer, format=sparse.kernel, kernel=sparse.kernel, reason=reason + too_large)
     if not layer.has_zeros:
         others = ", ".join(f"{c.kernel} {c.total_us:.1f} µs" for c in by_time if c is not dense)
         return replace(layer, kernel=dense.kernel, reason=f"dense kept: no zeros; {dense_takes}, {others}")
     versus = f"{sparse.kernel} takes {sparse.total_us:.1f} µs" if sparse else "no sparse format fits"
-    reason = f"dense kept: {versus}, {dense_takes} (sparse must win by {margin:.0%})"
+    reason = f"dense kept: {versus}, {dense_takes} (sparse must win by {margin:.0%}){too_large}"
     return replace(layer, kernel=dense.kernel, reason=reason)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from programs import before_and_after, filled, notes, program, run, seeded
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sparsecc.diagnostics import CompileError
-from sparsecc.passes.choose_formats import decide
-from sparsecc.program import Candidate, Layer
+from sparsecc.passes import choose_formats
+from sparsecc.passes.choose_formats import Work, decide
+from sparsecc.program import Candidate, Layer, Program
 
 MEASURED = "canonicalize,fold-masks,measure-sparsity"
 CHOOSE = f"{MEASURED},choose-formats{{costs=predicted}}"
@@ -127,13 +128,39 @@ def test_a_format_that_pads_too_much_is_not_tried() -> None:
     assert [c.kernel for c in layer.candidates] == ["csr", "dense", "onnxruntime"]
 
 
-@pytest.mark.parametrize(("rows", "tried"), [(64, True), (1024, False)])
-def test_a_format_that_takes_more_than_dense_is_not_tried_for_large_weights(rows: int, tried: bool) -> None:
-    after, _ = run(CHOOSE, program(filled(nn.Linear(512, rows), 0.5), seeded(2, 512)))
+@pytest.mark.parametrize(
+    ("times", "kernel", "reason"),
+    [
+        (
+            {"csr": 8, "bsr4x1": 7.5, "dense": 10},
+            "csr",
+            "csr takes 8.0 µs, dense 10.0 µs: 1.25x; bsr4x1 takes 7.5 µs and more memory than dense",
+        ),
+        (
+            {"csr": 9.5, "bsr4x1": 8.9, "dense": 10},
+            "dense",
+            "dense kept: csr takes 9.5 µs, dense 10.0 µs (sparse must win by 10%); "
+            "bsr4x1 takes 8.9 µs and more memory than dense",
+        ),
+        ({"csr": 8, "bsr4x1": 7, "dense": 10}, "bsr4x1", "bsr4x1 takes 7.0 µs, dense 10.0 µs: 1.43x"),
+        ({"bsr4x1": 8.9, "dense": 10}, "bsr4x1", "bsr4x1 takes 8.9 µs, dense 10.0 µs: 1.12x"),
+    ],
+)
+def test_what_takes_more_than_dense_must_win_by_the_margin(times: dict[str, float], kernel: str, reason: str) -> None:
+    chosen = decide(LAYER, [Candidate(name, us) for name, us in times.items()], 0.1, {"bsr4x1"})
+    assert (chosen.kernel, chosen.reason) == (kernel, reason)
+
+
+@pytest.mark.parametrize(("density", "kernel"), [(0.5, "csr"), (0.3, "bsr4x1")])
+def test_blocks_of_few_zeros_take_more_than_dense(density: float, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def costs(_: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
+        times = {"csr": 8.0, "bsr4x1": 7.5, "dense": 10.0}
+        return {node: [Candidate(name, us) for name, us in times.items()] for node in work}
+
+    monkeypatch.setattr(choose_formats, "no_costs", costs)
+    after, _ = run(CHOOSE.replace("predicted", "none"), program(filled(nn.Linear(64, 64), density), seeded(2, 64)))
     (layer,) = after.layers.values()
-    kernels = [c.kernel for c in layer.candidates]
-    assert "csr" in kernels  # of half the values it takes three quarters of the bytes
-    assert ("bsr4x1" in kernels) == tried
+    assert layer.kernel == kernel
 
 
 def test_unknown_costs_are_refused() -> None:

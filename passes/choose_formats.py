@@ -20,8 +20,8 @@ from .pack_weights import packable
 
 MARGIN = 0.10
 """Dense stays unless sparse is faster by this share: below it, the noise of a measurement decides. A format that takes
-more bytes than dense has to beat every smaller one so, too: of few zeros nearly all 4x1 blocks are stored, and 384x384
-with half of them takes 5 % more than dense to be 4 % faster than CSR."""
+more bytes than dense also has to beat the fastest of those that do not by it, dense or not: with few zeros nearly all
+4x1 blocks are stored; of 384x384 with half of them they take 5 % more than dense, to be 4 % faster than CSR."""
 UNPACKED_SHARE_MOST = 0.5
 """Of its dense bytes, what a weight that is computed densely may take in the file to be stored packed: unpacking needs
 memory when a session loads. With all of a ResNet-50 of 50 % zeros packed so, the session's peak is 3.3 times that of
@@ -117,7 +117,8 @@ class ChooseFormats:
 def decide(layer: Layer, candidates: Sequence[Candidate], margin: float, large: Set[str] = frozenset()) -> Layer:
     """The fastest sparse candidate if it beats the fastest dense one by the margin, estimates included, else dense.
 
-    ``large``: the formats that take more bytes than dense. They have to beat the other formats by the margin as well.
+    ``large``: the formats that take more bytes than dense. If one of them is the fastest, it also has to beat the
+    fastest other format by the margin; else that one stands for sparse, even where it then loses to dense.
     """
     by_time = sorted(candidates, key=lambda c: c.total_us)
     dense = next(c for c in by_time if c.kernel in DENSE_KERNELS)
@@ -125,7 +126,7 @@ def decide(layer: Layer, candidates: Sequence[Candidate], margin: float, large: 
     small = next((c for c in by_time if c.kernel not in DENSE_KERNELS and c.kernel not in large), None)
     too_large = ""
     if sparse and small and sparse is not small and sparse.total_us > small.total_us * (1 - margin):
-        too_large = f"; {sparse.kernel} takes {sparse.total_us:.1f} µs and more memory than dense"
+        too_large = f"; {sparse.kernel} takes {sparse.total_us:.1f} µs, but more memory than dense"
         sparse = small
     layer = replace(layer, candidates=tuple(candidates))
     estimated = f" + {dense.estimated_us:.1f} µs estimated for leaving the region" if dense.estimated_us else ""
@@ -168,14 +169,14 @@ def why_not(node: fx.Node, layer: Layer) -> str:
 
 
 class PackedSize(NamedTuple):
-    """``elems``: values that a format stores, the non-zeros and the zeros in their blocks; ``bytes``: of all arrays."""
+    """Of a weight: ``elems``, the values stored, zeros in blocks included; ``bytes``, those of all arrays."""
 
     elems: int
     bytes: int
 
 
 def packed_size(program: Program, node: fx.Node, format_name: str) -> PackedSize:
-    """Of a layer's weight in a format."""
+    """What a layer's weight takes in a sparse format."""
     matrix, stored_as = _matrix(program, node), parse_format(format_name)
     if format_name == "csr":
         return PackedSize(program.layers[node.name].nonzeros, stored_as.stored_bytes(matrix))

@@ -47,9 +47,9 @@ OURS, DENSE = "sparsecc", "onnxruntime"
 MOST_ERROR = 1e-3
 """Of an output's greatest magnitude, against torch in float32: beyond it a runtime computes something else."""
 PEAK_RUNS = 50
-CLOSE_PEAKS, STARTS = 0.02, 5
-"""Peaks of memory within so much of each other are settled by the least of so many starts of both: those of one model
-differ by 3 MB from start to start."""
+CLOSE_PEAKS, STARTS = 0.05, 5
+"""Peaks of memory within so much of each other are settled by the least of so many starts of both: those of one
+ResNet-50 lie between 324 and 332 MB, as fragments have it."""
 PLACE = ("network", "title", "sparsity", "pattern", "batch", "length")
 
 
@@ -201,15 +201,19 @@ def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: in
 def settle_peaks(found: Race, workers: Mapping[str, Worker]) -> Race:
     """Where the peaks of ours and of dense onnxruntime are close, start both again: the least peak of each counts.
 
-    Raises: Failed if one does not start again.
+    One that does not start again is told in ``failed``.
     """
     peaks = {name: times.memory_bytes for name, times in found.times.items() if name in (OURS, DENSE)}
     if len(peaks) < 2 or max(peaks.values()) > (1 + CLOSE_PEAKS) * min(peaks.values()):
         return found
-    for _ in range(STARTS - 1):
-        for name, peak in peaks.items():
-            with workers[name] as worker:
-                peaks[name] = min(peak, worker.facts["memory_bytes"])
+    name = OURS
+    try:
+        for _ in range(STARTS - 1):
+            for name, peak in peaks.items():
+                with workers[name] as worker:
+                    peaks[name] = min(peak, worker.facts["memory_bytes"])
+    except Failed as failure:
+        return dataclasses.replace(found, failed={**found.failed, name: f"started again: {failure}"})
     times = {name: dataclasses.replace(found.times[name], memory_bytes=peak) for name, peak in peaks.items()}
     return dataclasses.replace(found, times={**found.times, **times})
 

@@ -44,7 +44,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _rounds(cases: Sequence[Case]) -> str:
-    rounds = [case["rounds"] for case in cases if case["times"]] or [0]
+    rounds = [case["rounds"] for case in cases if case["times"] and "rounds" in case] or [0]  # of old reports, none
     least, most = min(rounds), max(rounds)
     return str(most) if least == most else f"{least} to {most}"
 

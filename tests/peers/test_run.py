@@ -64,7 +64,7 @@ for _ in sys.stdin:
     ("ours", "dense", "settled"),
     [
         ([1010, 1000, 1010, 990, 1010], [1000, 1010, 1000, 1005, 995], (990, 995)),
-        ([1030, 1, 1, 1, 1], [1000, 1, 1, 1, 1], (1030, 1000)),  # not close: one start tells
+        ([1060, 1, 1, 1, 1], [1000, 1, 1, 1, 1], (1060, 1000)),  # not close: one start tells
     ],
 )
 def test_close_peaks_are_settled_by_the_least_of_some_starts(
@@ -78,6 +78,19 @@ def test_close_peaks_are_settled_by_the_least_of_some_starts(
     }
     found = run.settle_peaks(race(workers, "sparsecc", 1, 1e-3), workers)
     assert tuple(found.times[name].memory_bytes for name in workers) == (*settled, 1)
+    assert not found.failed
+
+
+def test_a_runtime_that_does_not_start_again_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "started.py"
+    script.write_text(STARTED)
+    workers = {
+        name: Worker(sys.executable, {"peaks": peaks, "starts": str(tmp_path / name)}, script)
+        for name, peaks in {"sparsecc": [1000] * 5, "onnxruntime": [1000, 999]}.items()
+    }
+    found = run.settle_peaks(race(workers, "sparsecc", 1, 1e-3), workers)
+    assert found.failed == {"onnxruntime": "started again: its process ended with status 1"}
+    assert found.times["onnxruntime"].memory_bytes == 1000
 
 
 def test_one_command_gives_json_and_table(

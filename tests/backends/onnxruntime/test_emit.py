@@ -117,6 +117,13 @@ def test_weights_are_stored_packed_and_once() -> None:
     assert max(sizes.values()) < 0.2 * 64 * 64
 
 
+def test_large_initializers_come_first() -> None:
+    model = emit(compiled(Model(lambda m, x: m.b(m.a(x)), a=nn.Linear(64, 8), b=nn.Linear(8, 256)), X))
+    sizes = [tensor.ByteSize() for tensor in model.graph.initializer]
+    assert len(sizes) >= 4
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_a_region_is_one_node_with_a_function_behind() -> None:
     p = compiled(residual(), IMAGE)
     model = emit(p)

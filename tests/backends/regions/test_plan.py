@@ -70,6 +70,15 @@ def test_sliced_convolutions_have_wide_tiles(side: int, width: int) -> None:
     assert [kernel.sliced for kernel in kernels] == [False, True, False]
 
 
+@pytest.mark.parametrize(("rows", "side", "units"), [(64, 8, 4), (48, 8, 4), (512, 8, 8), (64, 16, 6), (8, 8, 2)])
+def test_sliced_layers_are_not_left_to_one_thread(rows: int, side: int, units: int) -> None:
+    """Rows are sorted in chunks of 64, but of smaller ones where that would leave a layer of one tile in one piece."""
+    layer = prune(nn.Conv2d(64, rows, 3, padding=1), 0.2)
+    plan = lower(region_case(layer, [torch.randn(2, 64, side, side)]).region, "Region_0")
+    steps = [s for s in plan.variants[0].steps if isinstance(s.kernel, Spmm) and s.kernel.sliced]
+    assert sum(step.units for step in steps) == units
+
+
 @pytest.mark.parametrize(
     ("vectors", "most", "split"),
     [

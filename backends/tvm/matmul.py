@@ -35,8 +35,8 @@ CHUNK_WORK = 50_000  # FLOPs of a unit below which splitting further helps no th
 # gains 8 to 10 %, MiniLM 2 to 4 %, ResNet-50 at 90 % zeros 3 % (one thread of an Emerald Rapids Xeon); with chunks of
 # 24 rows MiniLM gains nothing. Zen 4 was indifferent to sorting.
 SORTED_ROWS_LEAST = 64
-# But a layer is not left to one thread for that: ResNet-56 at 80 % zeros, whose last third has 64 rows and one tile, takes
-# 0.76 ms where it takes 0.92 (two threads of a Zen 3 EPYC; 4 chunks or 2, and one thread, are indifferent).
+# But a layer is not left to one thread for that: ResNet-56 with 80 % zeros, whose last third has 64 rows and one tile,
+# takes 0.76 ms where it took 0.92 (two threads of a Zen 3 EPYC; 4 chunks or 2, and one thread, are indifferent).
 UNITS_LEAST = 4
 UNITS_MOST = 16  # per layer; the runtime hands out at most as many pieces
 

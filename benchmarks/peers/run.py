@@ -4,12 +4,13 @@
     python benchmarks/peers/run.py -o small.json --networks resnet56 --sparsities 0.9 --threads 1 --runs 20
     python benchmarks/peers/run.py -o goal.json --goal
 
-The last one measures every part of the goals in goals.py, and says which are met: it takes an hour and a half.
+The last one measures every part of the goals in goals.py, and says which are met: it takes about two hours.
 
 Every case compiles one network at one sparsity, pattern and size, and starts one process per runtime on the first N
 cores: sparsecc and onnxruntime in this environment, each peer in a virtual environment of its own, which is made on the
-first run and kept. Each gets one untimed and one timed inference per round. A peer that cannot be installed, or cannot
-run a network, is reported. The JSON is written after every case. Run it on an idle machine.
+first run and kept. Each gets one untimed and one timed inference per round, only the latter where it takes long. A peer
+that cannot be installed, or cannot run a network, is reported. The JSON is written after every case. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,7 @@ OURS, DENSE = "sparsecc", "onnxruntime"
 MOST_ERROR = 1e-3
 """Of an output's greatest magnitude, against torch in float32: beyond it a runtime computes something else."""
 PEAK_RUNS = 50
+CACHE_VARIABLE = "XDG_CACHE_HOME"
 CLOSE_PEAKS, STARTS = 0.05, 5
 """Peaks of memory within so much of each other are settled by the least of so many starts of both: those of one
 ResNet-50 lie between 324 and 332 MB, as fragments have it."""
@@ -61,7 +65,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Case:
-    """``limit_ms``: all FLOPs but products with zeros, at the measured peak. ``failed``: reasons by runtime."""
+    """``limit_ms``: all FLOPs but products with zeros, at the measured peak. ``failed``: reasons by runtime.
+
+    ``compile_again_s`` is given where the first compile, too, was timed with empty caches, and the second with its own.
+    """
 
     network: str
     title: str
@@ -116,14 +123,16 @@ def prepare(
 ) -> Compiled:
     """Compile for sparsecc, export for the peers, and keep inputs and torch's outputs.
 
+    ``twice``: with empty caches, and again with what the first time left in them.
     Raises: CompileError.
     """
     model, inputs = build(network, sparsity, pattern), network.inputs(size.batch, size.length)
     seconds = list[float]()
-    for name in ["again.sparsecc"] * twice + ["m.sparsecc"]:
-        start = time.perf_counter()
-        artifact = sparsecc.compile(model, tuple(inputs.values()), tuning_cache=cache).save(folder / name)
-        seconds.append(time.perf_counter() - start)
+    with empty_caches() if twice else nullcontext(cache) as tuning_cache:
+        for name in ["first.sparsecc"] * twice + ["m.sparsecc"]:
+            start = time.perf_counter()
+            artifact = sparsecc.compile(model, tuple(inputs.values()), tuning_cache=tuning_cache).save(folder / name)
+            seconds.append(time.perf_counter() - start)
     with torch.no_grad():
         expected = model(*inputs.values())
     arrays: dict[str, Any] = {name: x.numpy() for name, x in inputs.items()}
@@ -137,6 +146,19 @@ def prepare(
     return Compiled(folder, kernels, seconds[0], flops.nonzero, flops.rest, again_s)
 
 
+@contextmanager
+def empty_caches() -> Generator[Path]:
+    """Neither compiled kernels nor measured times of anyone: the file for new times."""
+    before = os.environ.get(CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        try:
+            yield Path(folder, "tuning.json")
+        finally:
+            os.environ.pop(CACHE_VARIABLE)
+            os.environ.update({} if before is None else {CACHE_VARIABLE: before})
+
+
 def cases(
     part: Part,
     options: argparse.Namespace,
@@ -148,7 +170,8 @@ def cases(
 
     ``known``: places and threads to leave out.
     """
-    pythons = {name: python for name, python in pythons.items() if name in (OURS, DENSE, *part.peers)}
+    wanted = (OURS, *([DENSE] if part.dense else []), *part.peers)
+    pythons = {name: python for name, python in pythons.items() if name in wanted}
     for key in part.networks:
         network = NETWORKS[key]
         lengths = [None] if network.length is None else part.length or [network.length]
@@ -233,6 +256,15 @@ def _python_or_reason(peer: str, folder: Path) -> str | Missing:
         return reason
 
 
+def commit() -> str | None:
+    """Of this repository, with a + where files were changed since; None where there is no git."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     own = Part(
@@ -242,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.batch,
         options.length,
         options.peers,
-        options.seconds,
+        seconds=options.seconds,
     )
     parts = PARTS if options.goal else (own,)
     pythons, missing = pythons_of(options.peers, options.venvs)
@@ -254,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
+        "commit": commit(),
         "versions": {"sparsecc": sparsecc.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "runs": options.runs,
         "missing": missing,

@@ -51,6 +51,7 @@ def test_a_goal_says_how_many_cases_meet_it_and_which_do_not() -> None:
         ({"sparsity": 0, "dense": 0.98}, "up to 50 %", True),
         ({"compile_s": 181.0}, "ResNet-50 compiles in 3", False),
         ({"compile_again_s": 31.0}, "ResNet-50 compiles again", False),
+        ({"compile_s": 179.0}, "ResNet-50 compiles in 3", True),
         ({"network": "resnet56", "compile_s": 59.0}, "ResNet-56 compiles in 1", True),
         ({"peer": None}, "peak memory", True),
     ],
@@ -58,6 +59,11 @@ def test_a_goal_says_how_many_cases_meet_it_and_which_do_not() -> None:
 def test_every_goal_can_be_met_and_missed(changes: dict[str, Any], goal: str, met: bool) -> None:
     (line,) = (v for v in verdicts([case(**changes)]) if goal in v and not v.startswith("    "))
     assert line.startswith("- met: " if met else "- missed: ")
+
+
+def test_only_a_compile_with_empty_caches_says_how_long_one_takes() -> None:
+    found = list(verdicts([case(), case(compile_s=999.0, compile_again_s=None)]))
+    assert [line for line in found if "compiles in 3 minutes: 1 of 1 cases" in line]
 
 
 def test_blocks_are_held_against_single_zeros_of_the_same_case() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import worker
 from environments import PEERS, Missing, environment
 from race import LEAST_ROUNDS, Failed, Worker, race
 from table import geometric_mean, table
@@ -82,6 +83,13 @@ def test_a_worker_is_stopped_between_its_turns(tmp_path: Path) -> None:
         os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WNOWAIT)
         assert state() == "T"
         assert worker.turn() == 1.0
+
+
+@pytest.mark.parametrize(("last_s", "runs"), [(worker.LONG_S, 1), (0.09, 2)])
+def test_long_runs_need_no_untimed_one(last_s: float, runs: int) -> None:
+    made = list[None]()
+    assert 0 <= worker.turn(lambda: made.append(None), last_s) < 1
+    assert len(made) == runs
 
 
 def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +15,9 @@ import torch
 from networks import NETWORKS, Flops, Network, build, count_flops, export_dense, noise
 from race import Worker, race
 from torch import nn
+
+import sparsecc
+from sparsecc.machine import user_cache
 
 TINY = Network(
     "tiny",
@@ -93,6 +97,34 @@ def test_a_runtime_that_does_not_start_again_is_told(tmp_path: Path) -> None:
     assert found.times["onnxruntime"].memory_bytes == 1000
 
 
+def test_caches_are_empty_the_first_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    seen = list[tuple[bool, bool]]()
+
+    def compiled(*_: object, tuning_cache: Path) -> Stored:
+        kernels = user_cache() / "kernels"
+        seen.append((kernels.exists(), tuning_cache.exists()))
+        kernels.mkdir(parents=True, exist_ok=True)
+        tuning_cache.touch()
+        return Stored()
+
+    monkeypatch.setattr(sparsecc, "compile", compiled)
+    found = run.prepare(TINY, 0.5, "unstructured", run.Size(1, None), tmp_path, None, twice=True)
+    assert seen == [(False, False), (True, True)]
+    assert found.compile_again_s is not None
+    assert user_cache() == tmp_path / "own" / "sparsecc"
+    assert not user_cache().exists()
+
+
+class Stored:
+    """As much of an artifact as `prepare` looks at."""
+
+    manifest = SimpleNamespace(inputs=[SimpleNamespace(name="x")], files={})
+
+    def save(self, _: Path) -> Stored:
+        return self
+
+
 def test_one_command_gives_json_and_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +136,7 @@ def test_one_command_gives_json_and_table(
     report = json.loads(output.read_text())
     (case,) = report["cases"]
     assert report["runs"] == 3
+    assert report["commit"] == run.commit()
     assert report["peak_gflops"]["1"] > 0
     assert case["failed"] == {}
     assert {*case["times"]} == {"sparsecc", "onnxruntime"}

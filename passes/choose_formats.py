@@ -81,13 +81,14 @@ class ChooseFormats:
         for name in self.formats:
             packable(name)
         nodes = [n for n in calls(program, *LAYERS) if n.name in program.layers]
-        pruned = any(program.layers[n.name].has_zeros for n in nodes)
-        sizes = {n: found for n in nodes if pruned and (found := self.kernels(program, n))}
+        costs = COSTS.load(self.costs)
+        asked = costs is not no_costs and any(program.layers[n.name].has_zeros for n in nodes)
+        sizes = {n: found for n in nodes if asked and (found := self.kernels(program, n))}
         work = {n: {name: size.elems for name, size in found.items()} for n, found in sizes.items()}
-        measured = COSTS.load(self.costs)(program, work)
+        measured = costs(program, work)
         for node in nodes:
             layer = program.layers[node.name]
-            if node in measured:
+            if node in measured and node in sizes:
                 large = {name for name, size in sizes[node].items() if size.bytes > 4 * layer.elems}
                 layer = decide(layer, measured[node], self.margin, large)
                 layer = replace(

@@ -41,7 +41,7 @@ PASSES: Registry[type[Pass]] = Registry(
 TIDY = "canonicalize,fold-masks,fold-constants,fold-batchnorm"
 """What every target begins with: one spelling, weights that are plain constants."""
 CPU = f"{TIDY},measure-sparsity,choose-formats,pack-weights,fuse-attention,partition-regions"
-DENSE = f"{TIDY},measure-sparsity,choose-formats{{costs=none,formats=()}},pack-weights"
+DENSE = f"{TIDY},measure-sparsity,choose-formats{{costs=none}},pack-weights"
 """The same model without kernels, where those gain nothing."""
 
 

@@ -40,7 +40,7 @@ from goals import PARTS, Part, verdicts
 from networks import NETWORKS, Network, build, count_flops, export_dense
 from peak import peak_flops
 from race import Failed, Race, Times, Worker, race
-from table import table, where
+from table import BESIDE, table, where
 
 import sparsecc
 from sparsecc.artifact import KERNELS, MODEL
@@ -184,14 +184,19 @@ def cases(
             if not counts:
                 continue
             with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
+                beside = dict[str, Compiled]()
                 try:
                     compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache, part.twice)
+                    for other in part.beside:
+                        path = Path(folder, other)
+                        path.mkdir()
+                        beside[BESIDE + other] = prepare(network, sparsity, other, size, path, options.tuning_cache)
                 except sparsecc.CompileError as error:
                     for threads in counts:
                         yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
                     continue
                 for threads in counts:
-                    found = _race(compiled, pythons, threads, options.runs, part.seconds)
+                    found = _race(compiled, beside, pythons, threads, options.runs, part.seconds)
                     yield Case(
                         *place,
                         threads,
@@ -213,8 +218,16 @@ def _limit_ms(flops: int, peak_flops: float) -> float:
     return 1e3 * flops / peak_flops
 
 
-def _race(compiled: Compiled, pythons: Mapping[str, str], threads: int, runs: int, seconds: float) -> Race:
+def _race(
+    compiled: Compiled,
+    beside: Mapping[str, Compiled],
+    pythons: Mapping[str, str],
+    threads: int,
+    runs: int,
+    seconds: float,
+) -> Race:
     workers = {runtime: Worker(python, compiled.job(runtime, threads)) for runtime, python in pythons.items()}
+    workers |= {name: Worker(pythons[OURS], other.job(OURS, threads)) for name, other in beside.items()}
     try:
         return settle_peaks(race(workers, OURS, runs, MOST_ERROR, seconds), workers)
     except Failed as failure:
@@ -271,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.networks,
         options.sparsities,
         options.patterns,
+        options.beside,
         options.batch,
         options.length,
         options.peers,
@@ -319,6 +333,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=usual)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
     parser.add_argument("--patterns", nargs="+", default=["unstructured", "4x1", "16x1"], help="or any ROWSxCOLUMNS")
+    parser.add_argument("--beside", nargs="*", default=[], help="patterns to race with each of those")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--length", nargs="+", type=int, help="tokens, of networks that take them (128)")

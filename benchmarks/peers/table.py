@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 OURS = "sparsecc"
+BESIDE = f"{OURS} "
+"""Before a pattern: our runtime with zeros of that pattern, where a case races it with single zeros."""
 Case = Mapping[str, Any]
 
 
@@ -21,12 +23,13 @@ def table(report: Mapping[str, Any]) -> str:
     """Median ms per runtime and, in brackets, its time over sparsecc's: above 1, sparsecc is faster."""
     cases = in_order(report["cases"])
     versions = {name: times["version"].split("-")[0] for case in cases for name, times in case["times"].items()}
-    others = [name for name in [*versions, *report["missing"]] if name != OURS]
+    others = [name for name in [*versions, *report["missing"]] if name != OURS and not name.startswith(BESIDE)]
     titles = [f"{name} {versions[name]}, ms" if name in versions else name for name in others]
     head = ["network", "zeros", "size", "threads", "sparsecc, ms", *titles, "limit, ms"]
     lines = [
-        f"{report['cpu']}, {report['date']}, {_rounds(cases)} rounds; medians, and in brackets: times slower than "
-        "sparsecc, median of rounds / of the fastest calls. Limit: FLOPs without zeros at the measured peak, "
+        f"{report['cpu']}, {report['date']}, {_commit(report)}{_rounds(cases)} rounds; medians, and in brackets: "
+        "times slower than sparsecc, median of rounds / of the fastest calls. Limit: FLOPs without zeros at the "
+        "measured peak, "
         + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in report["peak_gflops"].items())
         + " thread(s), and the share of it that sparsecc reaches.",
         "",
@@ -35,12 +38,17 @@ def table(report: Mapping[str, Any]) -> str:
         *(_row(_cells(case, others, report["missing"])) for case in cases),
         "",
         *_means(cases, others),
+        *_blocks(cases),
         *_memory(cases, others),
         *_limit(cases),
         *(f"- {name} is missing: {reason}" for name, reason in report["missing"].items()),
         *_failures(cases),
     ]
     return "\n".join(lines)
+
+
+def _commit(report: Mapping[str, Any]) -> str:
+    return f"commit {report['commit']}, " if report.get("commit") else ""  # old reports do not tell
 
 
 def _rounds(cases: Sequence[Case]) -> str:
@@ -100,6 +108,16 @@ def _means(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:
                     f"{len(ratios)}; the least {min(ratios):.2f}x ({where(least)}); by the fastest calls "
                     f"{geometric_mean(fastest):.2f}x, the least {min(fastest):.2f}x"
                 )
+
+
+def _blocks(cases: Sequence[Case]) -> Iterator[str]:
+    for name in dict.fromkeys(name for case in cases for name in case["times"] if name.startswith(BESIDE)):
+        ran = [case["times"][name] for case in cases if name in case["times"]]
+        faster, fastest = (sorted(1 / times[key] for times in ran) for key in ("ratio_median", "ratio_min"))
+        yield (
+            f"- zeros in blocks of {name.removeprefix(BESIDE)}: {faster[0]:.2f} to {faster[-1]:.2f} times as fast as "
+            f"single zeros, by the fastest calls {fastest[0]:.2f} to {fastest[-1]:.2f}"
+        )
 
 
 def _memory(cases: Sequence[Case], others: Sequence[str]) -> Iterator[str]:

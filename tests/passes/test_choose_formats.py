@@ -9,8 +9,8 @@ import torch
 from programs import before_and_after, filled, notes, program, run, seeded
 from torch import Tensor, fx, nn
 
+from sparsecc.backends.tvm import cost_model
 from sparsecc.diagnostics import CompileError
-from sparsecc.passes import choose_formats
 from sparsecc.passes.choose_formats import Work, decide
 from sparsecc.program import Candidate, Layer, Program
 
@@ -160,10 +160,24 @@ def test_bytes_decide_between_formats_that_are_close(
         times = {"csr": 8.0, "bsr4x1": 7.5, "dense": 10.0}
         return {node: [Candidate(name, us) for name, us in times.items()] for node in work}
 
-    monkeypatch.setattr(choose_formats, "no_costs", costs)
-    after, _ = run(CHOOSE.replace("predicted", "none"), program(filled(nn.Linear(64, 64), density), seeded(2, 64)))
+    monkeypatch.setattr(cost_model, "predict", costs)
+    after, _ = run(CHOOSE, program(filled(nn.Linear(64, 64), density), seeded(2, 64)))
     (layer,) = after.layers.values()
     assert layer.kernel == kernel
+
+
+def test_costs_of_layers_that_nobody_asked_about_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def costs(program: Program, work: Work) -> dict[fx.Node, list[Candidate]]:
+        assert [node.name for node in work] == ["linear"]
+        return {
+            n: [Candidate("csr", 1), Candidate("dense", 2)] for n in program.graph.nodes if n.name in program.layers
+        }
+
+    monkeypatch.setattr(cost_model, "predict", costs)
+    grouped = filled(nn.Sequential(nn.Linear(8, 8), nn.Unflatten(1, (4, 2, 1)), nn.Conv2d(4, 4, 1, groups=2)))
+    after, _ = run(CHOOSE, program(grouped, seeded(2, 8)))
+    linear, convolution = after.layers.values()
+    assert (linear.kernel, convolution.kernel, convolution.candidates) == ("csr", "onnxruntime", ())
 
 
 def test_unknown_costs_are_refused() -> None:
@@ -180,7 +194,7 @@ def test_every_decision_is_noted() -> None:
 def test_without_costs_all_layers_stay_dense() -> None:
     last_layer = filled(nn.Linear(64, 8), 1)
     model = nn.Sequential(filled(nn.Linear(64, 64), 0.05), nn.ReLU(), last_layer)
-    after, _ = run(f"{MEASURED},choose-formats{{costs=none,formats=()}}", program(model, seeded(2, 64)))
+    after, _ = run(f"{MEASURED},choose-formats{{costs=none}}", program(model, seeded(2, 64)))
     first, last = after.layers.values()
     assert (first.kernel, first.format, first.candidates) == ("onnxruntime", "csr", ())
     assert first.reason == "dense kept: no kernel was asked for; stored as csr, unpacked when the session loads"

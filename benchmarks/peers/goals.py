@@ -84,10 +84,18 @@ def headline(case: Case) -> bool:
     return usual_size(case) and case["sparsity"] in SPARSE and case["pattern"] == "unstructured"
 
 
-def as_unstructured(case: Case, _: Sequence[Case]) -> float | None:
-    """Speed of the slowest blocks over that of single zeros."""
-    blocks = [times["ratio_median"] for name, times in case["times"].items() if name.startswith(BESIDE)]
-    return 1 / max(blocks) if blocks else None
+def as_unstructured(case: Case, cases: Sequence[Case]) -> float | None:
+    """Speed of the slowest blocks over that of single zeros.
+
+    Where blocks are a case of their own, not in turn with single zeros, both are held against dense onnxruntime.
+    """
+    if case["pattern"] == "unstructured":
+        blocks = [times["ratio_median"] for name, times in case["times"].items() if name.startswith(BESIDE)]
+        return 1 / max(blocks) if blocks else None
+    same = ("network", "sparsity", "batch", "length", "threads")
+    single = (c for c in cases if c["pattern"] == "unstructured" and all(c[key] == case[key] for key in same))
+    dense = [c["times"].get(DENSE, {}).get("ratio_median") for c in (case, next(single, {"times": {}}))]
+    return dense[0] / dense[1] if all(dense) else None
 
 
 def memory(case: Case, _: Sequence[Case]) -> float | None:

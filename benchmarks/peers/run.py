@@ -32,11 +32,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from environments import PEERS, Missing, default_folder, environment
-from goals import PARTS, Part, verdicts
+from goals import BLOCKS, PARTS, Part, verdicts
 from networks import NETWORKS, Network, build, count_flops, export_dense
 from peak import peak_flops
 from race import Failed, Race, Times, Worker, race
@@ -50,7 +51,6 @@ OURS, DENSE = "sparsecc", "onnxruntime"
 MOST_ERROR = 1e-3
 """Of an output's greatest magnitude, against torch in float32: beyond it a runtime computes something else."""
 PEAK_RUNS = 50
-CACHE_VARIABLE = "XDG_CACHE_HOME"
 CLOSE_PEAKS, STARTS = 0.05, 5
 """Peaks of memory within so much of each other are settled by the least of so many starts of both: those of one
 ResNet-50 lie between 324 and 332 MB, as fragments have it."""
@@ -149,14 +149,8 @@ def prepare(
 @contextmanager
 def empty_caches() -> Generator[Path]:
     """Neither compiled kernels nor measured times of anyone: the file for new times."""
-    before = os.environ.get(CACHE_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
-        os.environ[CACHE_VARIABLE] = folder
-        try:
-            yield Path(folder, "tuning.json")
-        finally:
-            os.environ.pop(CACHE_VARIABLE)
-            os.environ.update({} if before is None else {CACHE_VARIABLE: before})
+    with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder):
+        yield Path(folder, "tuning.json")
 
 
 def cases(
@@ -184,17 +178,20 @@ def cases(
             if not counts:
                 continue
             with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
-                beside = dict[str, Compiled]()
+                beside, refused = dict[str, Compiled](), dict[str, str]()
                 try:
                     compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache, part.twice)
-                    for other in part.beside:
-                        path = Path(folder, other)
-                        path.mkdir()
-                        beside[BESIDE + other] = prepare(network, sparsity, other, size, path, options.tuning_cache)
                 except sparsecc.CompileError as error:
                     for threads in counts:
                         yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
                     continue
+                for other in part.beside:
+                    path = Path(folder, other)
+                    path.mkdir()
+                    try:
+                        beside[BESIDE + other] = prepare(network, sparsity, other, size, path, options.tuning_cache)
+                    except sparsecc.CompileError as error:
+                        refused[BESIDE + other] = str(error)
                 for threads in counts:
                     found = _race(compiled, beside, pythons, threads, options.runs, part.seconds)
                     yield Case(
@@ -206,7 +203,7 @@ def cases(
                         compiled.compile_s,
                         compiled.kernels,
                         found.times,
-                        found.failed,
+                        {**refused, **found.failed},
                         found.rounds,
                         compiled.compile_again_s,
                         datetime.date.today().isoformat(),
@@ -332,8 +329,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     usual = [name for name in NETWORKS if name != "linear"]
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=usual)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
-    parser.add_argument("--patterns", nargs="+", default=["unstructured", "4x1", "16x1"], help="or any ROWSxCOLUMNS")
-    parser.add_argument("--beside", nargs="*", default=[], help="patterns to race with each of those")
+    parser.add_argument("--patterns", nargs="+", default=["unstructured"], help="or any ROWSxCOLUMNS")
+    parser.add_argument("--beside", nargs="*", default=list(BLOCKS), help="patterns to race with each of those")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--length", nargs="+", type=int, help="tokens, of networks that take them (128)")

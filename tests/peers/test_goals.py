@@ -75,6 +75,15 @@ def test_the_slowest_blocks_are_held_against_single_zeros(slowest: float, met: b
     assert f"the least {1 / slowest:.3f} (ResNet-50, 90% zeros, batch 1, 1 thread(s))" in line
 
 
+def test_blocks_of_a_case_of_their_own_are_held_against_single_zeros_of_the_same() -> None:
+    single, other = case(), case(sparsity=0.8, dense=9.0)
+    for dense, met in ((3.9, False), (4.1, True)):
+        blocks = case(pattern="4x1", dense=dense)
+        (line, *_) = (v for v in verdicts([single, other, blocks]) if "blocks: as fast" in v)
+        assert line.startswith("- met: " if met else "- missed: ")
+        assert f"the least {dense / 4:.3f} (ResNet-50, 90% zeros in blocks of 4x1, batch 1, 1 thread(s))" in line
+
+
 def test_blocks_take_no_more_memory_than_dense_either() -> None:
     blocks = {"sparsecc 4x1": {"ratio_median": 0.7, "memory_bytes": 250}}
     (line, *_) = (v for v in verdicts([case(times=case()["times"] | blocks)]) if "peak memory" in v)

@@ -13,7 +13,7 @@ from environments import PEERS, Missing, environment
 from race import LEAST_ROUNDS, Failed, Worker, race
 from table import geometric_mean, table
 
-worker: Any = import_module("worker")  # of a peer's environment: without types
+worker_script: Any = import_module("worker")  # of a peer's environment: without types
 
 FAKE = """
 import json, sys
@@ -88,10 +88,10 @@ def test_a_worker_is_stopped_between_its_turns(tmp_path: Path) -> None:
         assert worker.turn() == 1.0
 
 
-@pytest.mark.parametrize(("last_s", "runs"), [(worker.LONG_S, 1), (0.09, 2)])
+@pytest.mark.parametrize(("last_s", "runs"), [(worker_script.LONG_S, 1), (0.09, 2)])
 def test_long_runs_need_no_untimed_one(last_s: float, runs: int) -> None:
     made = list[None]()
-    assert 0 <= worker.turn(lambda: made.append(None), last_s) < 1
+    assert 0 <= worker_script.turn(lambda: made.append(None), last_s) < 1
     assert len(made) == runs
 
 

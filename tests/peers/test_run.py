@@ -131,7 +131,7 @@ def test_one_command_gives_json_and_table(
     monkeypatch.setitem(NETWORKS, "tiny", TINY)
     monkeypatch.setattr(run, "PEAK_RUNS", 1)
     output = tmp_path / "peers.json"
-    asked = "--networks tiny --sparsities 0.9 --patterns unstructured --beside 4x1 --threads 1 --runs 3 --peers"
+    asked = "--networks tiny --sparsities 0.9 --beside 4x1 --threads 1 --runs 3 --peers"
     run.main(["-o", str(output), *asked.split(), "--tuning-cache", str(tmp_path / "tuning.json")])
     report = json.loads(output.read_text())
     (case,) = report["cases"]
@@ -166,7 +166,7 @@ def test_resuming_keeps_what_is_stored_and_measures_what_is_not(
     monkeypatch.setattr(run, "PEAK_RUNS", 1)
     monkeypatch.setattr(run, "pythons_of", lambda *_: ({"sparsecc": sys.executable}, {"openvino": "no pip"}))
     output = tmp_path / "peers.json"
-    asked = f"-o {output} --networks tiny --patterns unstructured --runs 3 --tuning-cache {tmp_path}/tuning.json"
+    asked = f"-o {output} --networks tiny --beside --runs 3 --tuning-cache {tmp_path}/tuning.json"
     run.main([*asked.split(), "--sparsities", "0.9", "--threads", "1"])
     report = json.loads(output.read_text())
     output.write_text(json.dumps({**report, "missing": {}}))

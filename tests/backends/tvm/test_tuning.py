@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsecc.backends.tvm.tuning import read_cache, write_cache
+from sparsecc.backends.tvm.tuning import machine_key, read_cache, write_cache
 from sparsecc.diagnostics import CompileError
 
 
@@ -21,6 +21,14 @@ def test_a_cache_of_another_version_is_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "cache.json"
     path.write_text('{"format": "sparsecc tuning cache 1: microseconds by kernel, layer and machine", "csr": 1.5}')
     assert read_cache(path) == {}
+
+
+def test_times_of_one_instruction_set_are_not_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set[str]()
+    for isa in ("avx2", "avx512"):
+        monkeypatch.setenv("SPARSECC_ISA", isa)
+        keys.add(machine_key())
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize("content", [b"junk", b"{}", b"[1]", b'{"a": 1.0}', b"PK\x03\x04 a model"])

@@ -420,11 +420,12 @@ static void run_walk(void *job, size_t task) {
 /* Where phases are short (of SHORT_PHASE FLOPs and bytes in the mean, 80 us), threads may lose more by waiting for each
  * other than they gain: that depends on how far apart the cores are, and on the hour of a virtual machine. So both ways
  * are timed, TRIALS calls of each, and from then on the slower one RETRIES times in a row every PERIOD calls: twice, for
- * a caller may take turns with others, so that every other call finds cold caches. The times are sliding means over
- * SLOWNESS calls or so. A call counts for no more than the mean and a SURPRISE-th of it: what takes longer was put off by
- * something else (ResNet-56 with 80 % zeros, in turn with others, gains 2 to 5 %). ResNet-56 on two threads of a Xeon,
- * always shared, was 0.8 to 0.9 times as fast as on one. */
-enum { ALONE, SHARED, SHORT_PHASE = 4000000, TRIALS = 8, RETRIES = 2, PERIOD = 120, SLOWNESS = 4, SURPRISE = 4 };
+ * a caller may take turns with others, so that every other call finds cold caches and threads asleep.
+ *
+ * What a way takes is the low end of its last calls, for what else the machine does lengthens a call and never shortens
+ * it: half-way down to a call that took less, a RISE-th of the way up to one that took more, which counts for no more
+ * than a SURPRISE-th beyond. ResNet-56 on two threads of a Xeon, always shared, was 0.8 to 0.9 times as fast as on one. */
+enum { ALONE, SHARED, SHORT_PHASE = 4000000, TRIALS = 8, RETRIES = 2, PERIOD = 120, FALL = 2, RISE = 16, SURPRISE = 4 };
 
 static int choose(struct engine *engine, uint32_t call) {
     if (call < 2 * TRIALS)
@@ -456,8 +457,8 @@ static void share_item(struct call *call, int64_t number, const struct pool *poo
         run_steps(&walk.item, NULL);
     if (timed) {
         long long before = atomic_load(&engine->pace[way]), now = (long long)(1e15 * (now_s() - start) / (double)work);
-        long long most = before + before / SURPRISE;
-        atomic_store(&engine->pace[way], before == 0 ? now : before + ((now < most ? now : most) - before) / SLOWNESS);
+        long long more = smaller(now - before, before / SURPRISE);
+        atomic_store(&engine->pace[way], before == 0 ? now : before + more / (more < 0 ? FALL : RISE));
     }
     give_back(engine, call->variant, walk.item.space);
 }

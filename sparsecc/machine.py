@@ -13,8 +13,11 @@ _cache: ContextVar[Path | None] = ContextVar("tuning_cache", default=None)
 
 
 def cpu_name() -> str:
-    """The processor as the system calls it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    """The processor as the system calls it; with its family and model, for virtual ones call many "AMD EPYC"."""
+    name, family, model = map(_cpuinfo, ("model name", "cpu family", "model"))
+    if not name:
+        return platform.processor() or platform.machine()
+    return f"{name}, family {family} model {model}" if family and model else name
 
 
 def cpu_flags() -> frozenset[str]:
@@ -26,7 +29,8 @@ def _cpuinfo(field: str) -> str:
     """The first core's, or nothing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() == field), "")
 
 
 def tuning_cache() -> Path:

@@ -30,6 +30,7 @@ OPSET = 20
 """The oldest opset with Gelu as one operator."""
 DOMAIN = "sparsecc"
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
+LINEAR = torch.ops.aten.linear.default
 UNPACK_OPS = {op: name for name, op in UNPACK.items()}
 
 
@@ -141,6 +142,10 @@ class _Emitter(fx.Interpreter):
             )
         if target is ATTENTION:
             return attend(*args)
+        if target is LINEAR and args[0].ndim > 2 and static_sizes(args[0].shape):
+            # A Gemm, whose Reshapes join those beside it; of a MatMul, onnxruntime makes one with Reshapes of its own.
+            x, *rest = args
+            return super().call_function(target, (x.flatten(0, -2), *rest), kwargs).unflatten(0, x.shape[:-1])
         if target not in UNPACK_OPS:
             return super().call_function(target, args, kwargs)
         *arrays, rows, cols = args

@@ -21,4 +21,5 @@ def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float 
     else:
         added, seen = mask.clamp(min=least), mask > -torch.inf
     y = (scores + added).softmax(-1) @ v
-    return y * seen.any(-1, keepdim=True).to(y.dtype)  # torch.where takes onnxruntime 1 % of that MiniLM longer
+    # torch.where takes onnxruntime 1 % of that MiniLM longer; so does a factor that it has to broadcast, on two threads.
+    return y * seen.any(-1, keepdim=True).to(y.dtype).expand_as(y)

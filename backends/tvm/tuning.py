@@ -83,7 +83,7 @@ def task(program: Program, node: fx.Node, kernel: str, read_elems: int, sizes: M
 
 
 def machine_key() -> str:
-    """Virtual machines of several generations may bear one name: "AMD EPYC" is with AVX-512 or without it."""
+    """With the instruction set, which SPARSECC_ISA may choose."""
     return f"{cpu_name()} ({own_isa()}), sparsecc {sparsecc.__version__}, onnxruntime {ort.__version__}"
 
 

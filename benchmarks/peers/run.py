@@ -30,6 +30,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -87,6 +88,7 @@ class Case:
     rounds: int = 0
     compile_again_s: float | None = None
     date: str = ""
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def cases(
                         found.rounds,
                         compiled.compile_again_s,
                         datetime.date.today().isoformat(),
+                        commit(),
                     )
 
 
@@ -266,6 +269,7 @@ def _python_or_reason(peer: str, folder: Path) -> str | Missing:
         return reason
 
 
+@cache
 def commit() -> str | None:
     """Of this repository, with a + where files were changed since; None where there is no git."""
     try:
@@ -297,7 +301,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "commit": commit(),
         "versions": {"sparsecc": sparsecc.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "runs": options.runs,
         "missing": missing,

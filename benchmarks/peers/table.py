@@ -27,7 +27,7 @@ def table(report: Mapping[str, Any]) -> str:
     titles = [f"{name} {versions[name]}, ms" if name in versions else name for name in others]
     head = ["network", "zeros", "size", "threads", "sparsecc, ms", *titles, "limit, ms"]
     lines = [
-        f"{report['cpu']}, {report['date']}, {_commit(report)}{_rounds(cases)} rounds; medians, and in brackets: "
+        f"{report['cpu']}, {report['date']}, {_commits(cases)}{_rounds(cases)} rounds; medians, and in brackets: "
         "times slower than sparsecc, median of rounds / of the fastest calls. Limit: FLOPs without zeros at the "
         "measured peak, "
         + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in report["peak_gflops"].items())
@@ -47,8 +47,9 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _commit(report: Mapping[str, Any]) -> str:
-    return f"commit {report['commit']}, " if report.get("commit") else ""  # old reports do not tell
+def _commits(cases: Sequence[Case]) -> str:
+    found = {case["commit"] for case in cases if case.get("commit")}  # old reports do not tell
+    return f"commit{'s' * (len(found) > 1)} {', '.join(sorted(found))}, " if found else ""
 
 
 def _rounds(cases: Sequence[Case]) -> str:

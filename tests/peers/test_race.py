@@ -144,7 +144,9 @@ def test_the_table_names_what_is_missing_and_what_failed() -> None:
     assert lines[5] == "| net | 90% | batch 1, 16 tokens | 1 | 1.00 | failed | missing | 0.50 (50%) |"
     assert lines[6] == "| net | 90% | batch 8, 16 tokens | 1 | 1.00 | not run | missing | 0.50 (50%) |"
     assert lines[0].startswith("CPU, 2026-01-01, 3 to 12 rounds; ")
-    assert table({**report, "commit": "4f3ad27"}).startswith("CPU, 2026-01-01, commit 4f3ad27, 3 to 12 rounds; ")
+    told = [{**case, "commit": "4f3ad27"}, {**broken, "commit": "0fb1c33"}, alone]
+    assert table({**report, "cases": told}).startswith("CPU, 2026-01-01, commits 0fb1c33, 4f3ad27, 3 to 12 rounds; ")
+    assert table({**report, "cases": told[:1]}).startswith("CPU, 2026-01-01, commit 4f3ad27, 3 rounds; ")
     assert lines[8:] == [
         "- against onnxruntime on 1 thread(s): 4.00x, geometric mean of 1; the least 4.00x (net, 90% zeros in blocks "
         "of 4x1, batch 1, 16 tokens, 1 thread(s)); by the fastest calls 4.00x, the least 4.00x",

@@ -136,7 +136,7 @@ def test_one_command_gives_json_and_table(
     report = json.loads(output.read_text())
     (case,) = report["cases"]
     assert report["runs"] == 3
-    assert report["commit"] == run.commit()
+    assert case["commit"] == run.commit()
     assert report["peak_gflops"]["1"] > 0
     assert case["failed"] == {}
     assert {*case["times"]} == {"sparsecc", "onnxruntime", "sparsecc 4x1"}

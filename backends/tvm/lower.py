@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import fx
 
 from sparsecc.diagnostics import Diagnostic, PassBug, Where
-from sparsecc.regions import Kind, kinds, tensor
+from sparsecc.regions import Kind, kinds, row_axes, static_sizes, tensor
 
 from .attention import AttentionLowering
 from .builder import Builder, Tables
@@ -62,7 +63,7 @@ def lower(region: fx.GraphModule, op_name: str) -> RegionPlan:
                 lowering.write(number, node)
         return builder.finish(lanes, rows_most)
 
-    variants = tuple(variant(*panel) for panel in (PANELS if kind == "token" else ((1, None),)))
+    variants = tuple(variant(*panel) for panel in (_panels(placeholders) if kind == "token" else ((1, None),)))
     return RegionPlan(
         op_name,
         kind,
@@ -71,6 +72,16 @@ def lower(region: fx.GraphModule, op_name: str) -> RegionPlan:
         tuple(tables.prepares),
         variants,
     )
+
+
+def _panels(placeholders: Sequence[fx.Node]) -> Sequence[tuple[int, int | None]]:
+    """Of PANELS the one for as many tokens as there are, where that is known: each needs tables of its own layout."""
+    sizes = next(_sizes(node) for node in placeholders if not node.meta.get("constant"))
+    leading = sizes[: row_axes("token", len(sizes))]
+    if not static_sizes(leading):
+        return PANELS
+    lanes = next(lanes for lanes, most in PANELS if most is None or math.prod(map(int, leading)) <= most)
+    return ((lanes, None),)
 
 
 def region_kind(layers: list[Layer]) -> Kind:

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import re
 import stat
+import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ from .kernels.spec import Isa, KernelSpec, symbol
 DIGEST_BYTES = 32
 UNUSED_DAYS_MOST = 30
 FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
+EXECUTABLE = 4
+CODE_ALIGNMENT = 64
+"""Bytes. LLVM asks for 16, and then a kernel's speed depends on those before it: of a BERT with 90 % zeros, the products
+with 768 x 768 take 134 or 141 us, by where in a cache line their loop happens to lie (one thread of a Zen 5)."""
 Kernel = tuple[KernelSpec, Isa]
 
 
@@ -49,7 +54,18 @@ def kernel_objects(kernels: Sequence[Kernel]) -> list[bytes]:
             for name, data in zip(track("compiling kernels", missing), results, strict=True):
                 objects[name] = data
                 _write(folder, name, data)
-    return [objects[name] for name in names]
+    return [align_code(objects[name]) for name in names]
+
+
+def align_code(data: bytes) -> bytes:
+    """A relocatable object whose code the linker begins at a cache line (System V ABI: section headers, ELF64)."""
+    elf = bytearray(data)
+    (first,), (size, count) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
+    for header in range(first, first + size * count, size):
+        (flags,) = struct.unpack_from("<Q", elf, header + 8)
+        if flags & EXECUTABLE:
+            struct.pack_into("<Q", elf, header + 48, CODE_ALIGNMENT)
+    return bytes(elf)
 
 
 @functools.cache

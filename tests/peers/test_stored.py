@@ -38,7 +38,7 @@ def test_the_means_and_the_peak() -> None:
         assert text in README
 
 
-@pytest.mark.parametrize("machine", ["zen3", "zen4"])
+@pytest.mark.parametrize("machine", ["xeon", "zen3", "zen4"])
 def test_the_means_of_other_machines(machine: str) -> None:
     report = json.loads((ROOT / f"benchmarks/peers_{machine}.json").read_text())
     cases = [case for case in report["cases"] if headline(case)]

@@ -103,6 +103,15 @@ def test_products_of_one_vector_count_the_bytes_they_read_as_work() -> None:
     assert step.work == step.flops + step.touched_bytes > 3 * step.flops
 
 
+@pytest.mark.parametrize(
+    ("shape", "lanes"), [((4,), 1), ((5,), 16), ((33,), 48), ((2, 35), 48), ((97,), 64), ((3, 500), 64)]
+)
+def test_a_known_number_of_tokens_needs_one_panel(shape: tuple[int, ...], lanes: int) -> None:
+    case = region_case(prune(nn.Linear(24, 40), 0.3), [torch.randn(*shape, 24)], dynamic_axes=0)
+    (variant,) = lower(case.region, "Region_0").variants
+    assert (variant.lanes, variant.rows_most) == (lanes, None)
+
+
 def test_equal_tables_are_prepared_once() -> None:
     prepares = lower(feed_forward().region, "Region_0").prepares
     assert len(prepares) == len(set(prepares)) == 2  # one per weight, for both variants

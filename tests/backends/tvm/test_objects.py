@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 
 from sparsecc.backends.tvm import codegen
 from sparsecc.backends.tvm.codegen import compile_kernels
-from sparsecc.backends.tvm.kernels.spec import Epilogue, GlobalAverage, Isa, KernelSpec, Spmm
-from sparsecc.backends.tvm.objects import UNUSED_DAYS_MOST, Kernel, kernel_objects
+from sparsecc.backends.tvm.kernels.spec import Epilogue, GlobalAverage, Isa, KernelSpec, Spmm, symbol
+from sparsecc.backends.tvm.objects import CODE_ALIGNMENT, UNUSED_DAYS_MOST, Kernel, align_code, kernel_objects
 
 KERNELS: list[Kernel] = [(Spmm(epilogue=Epilogue("relu")), "avx512"), (GlobalAverage(), "avx2")]
 
@@ -27,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def objects() -> list[bytes]:
-    return [compile_kernels([spec], isa) for spec, isa in KERNELS]
+    return [align_code(compile_kernels([spec], isa)) for spec, isa in KERNELS]
 
 
 def refuse(*_: object) -> NoReturn:
@@ -36,6 +38,21 @@ def refuse(*_: object) -> NoReturn:
 
 def files(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a linker")
+def test_kernels_begin_at_cache_lines(tmp_path: Path, objects: list[bytes]) -> None:
+    """Each alone, and where an odd number of bytes comes before it."""
+    command = ["cc", "-shared", "-nostdlib", "-o", str(tmp_path / "kernels.so")]
+    for number, data in enumerate(objects):
+        (tmp_path / f"{number}.o").write_bytes(data)
+        (tmp_path / f"{number}.s").write_text(".text\n.byte 0xc3\n")
+        command += [str(tmp_path / f"{number}{suffix}") for suffix in (".s", ".o")]
+    subprocess.run(command, check=True)
+    library = ctypes.CDLL(str(tmp_path / "kernels.so"))
+    names = [symbol(*kernel) for kernel in KERNELS]
+    places = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 1 for name in names]
+    assert [place % CODE_ALIGNMENT for place in places] == [0, 0]
 
 
 def test_what_is_compiled_is_kept(cache: Path, objects: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

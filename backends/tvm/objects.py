@@ -29,8 +29,8 @@ UNUSED_DAYS_MOST = 30
 FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
 EXECUTABLE = 4
 CODE_ALIGNMENT = 64
-"""Bytes. LLVM asks for 16, and then a kernel's speed depends on those before it: of a BERT with 90 % zeros, the products
-with 768 x 768 take 134 or 141 us, by where in a cache line their loop happens to lie (one thread of a Zen 5)."""
+"""Bytes. LLVM asks for 16, and then a kernel's speed depends on those before it: of a BERT with 90 % zeros, the
+products with 768 x 768 take 134 or 141 us, by where in a cache line their loop happens to lie (a thread of a Zen 5)."""
 Kernel = tuple[KernelSpec, Isa]
 
 

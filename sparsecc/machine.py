@@ -13,7 +13,7 @@ _cache: ContextVar[Path | None] = ContextVar("tuning_cache", default=None)
 
 
 def cpu_name() -> str:
-    """The processor as the system calls it; with its family and model, for virtual ones call many "AMD EPYC"."""
+    """The processor as the system calls it; with family and model, for many virtual ones are all called "AMD EPYC"."""
     name, family, model = map(_cpuinfo, ("model name", "cpu family", "model"))
     if not name:
         return platform.processor() or platform.machine()

@@ -27,7 +27,7 @@ from .kernels.spec import Isa, KernelSpec, symbol
 DIGEST_BYTES = 32
 UNUSED_DAYS_MOST = 30
 FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
-EXECUTABLE = 4
+SHF_EXECINSTR = 4  # System V ABI, section attributes
 CODE_ALIGNMENT = 64
 """Bytes. LLVM asks for 16, and then a kernel's speed depends on those before it: of a BERT with 90 % zeros, the
 products with 768 x 768 take 134 or 141 us, by where in a cache line their loop happens to lie (a thread of a Zen 5)."""
@@ -62,9 +62,9 @@ def align_code(data: bytes) -> bytes:
     elf = bytearray(data)
     (first,), (size, count) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
     for header in range(first, first + size * count, size):
-        (flags,) = struct.unpack_from("<Q", elf, header + 8)
-        if flags & EXECUTABLE:
-            struct.pack_into("<Q", elf, header + 48, CODE_ALIGNMENT)
+        (flags,), (alignment,) = (struct.unpack_from("<Q", elf, header + at) for at in (8, 48))
+        if flags & SHF_EXECINSTR:
+            struct.pack_into("<Q", elf, header + 48, max(alignment, CODE_ALIGNMENT))
     return bytes(elf)
 
 

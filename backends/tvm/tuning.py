@@ -159,7 +159,7 @@ def layer_region(program: Program, t: Task, op_name: str) -> tuple[RegionPlan, l
 
 
 def dense_model(program: Program, t: Task) -> onnx.ModelProto:
-    """A model of the plain operator, as torch's exporter writes it."""
+    """A model of the plain operator, as torch's exporter writes it; of a MatMul, onnxruntime makes a Gemm itself."""
     weight_node, bias_node = (t.node.args[1], t.node.args[2] if len(t.node.args) > 2 else None)
     weight = program.constant(cast(fx.Node, weight_node)).numpy()
     bias = program.constant(bias_node).numpy() if isinstance(bias_node, fx.Node) else np.zeros(len(weight), np.float32)

@@ -25,7 +25,7 @@ Figure = Callable[[Case, Sequence[Case]], float | None]
 class Part:
     """Every combination of these is a case. ``seconds``: a race ends after so many, or after the rounds asked for.
 
-    ``beside``: patterns that are raced with the first pattern, against the same peers.
+    ``beside``: patterns that are raced with single zeros, against the same peers.
     ``dense``: onnxruntime takes part; where no goal asks for it, and it would take most of the time, it does not.
     ``twice``: compile with empty caches, then from those. ``length`` None: the network's own.
     """
@@ -85,11 +85,13 @@ def headline(case: Case) -> bool:
 
 
 def as_unstructured(case: Case, cases: Sequence[Case]) -> float | None:
-    """Speed of the slowest blocks over that of single zeros.
+    """Speed of the slowest blocks over that of single zeros; 0 where some failed.
 
     Where blocks are a case of their own, not in turn with single zeros, both are held against dense onnxruntime.
     """
     if case["pattern"] == "unstructured":
+        if any(name.startswith(BESIDE) for name in case["failed"]):
+            return 0.0
         blocks = [times["ratio_median"] for name, times in case["times"].items() if name.startswith(BESIDE)]
         return 1 / max(blocks) if blocks else None
     same = ("network", "sparsity", "batch", "length", "threads")

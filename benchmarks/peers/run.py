@@ -4,7 +4,7 @@
     python benchmarks/peers/run.py -o small.json --networks resnet56 --sparsities 0.9 --threads 1 --runs 20
     python benchmarks/peers/run.py -o goal.json --goal
 
-The last one measures every part of the goals in goals.py, and says which are met: it takes about two hours.
+The last one measures every part of the goals in goals.py, and says which are met: it takes one to two hours.
 
 Every case compiles one network at one sparsity, pattern and size, and starts one process per runtime on the first N
 cores: sparsecc and onnxruntime in this environment, each peer in a virtual environment of its own, which is made on the
@@ -30,7 +30,6 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -180,14 +179,17 @@ def cases(
             if not counts:
                 continue
             with tempfile.TemporaryDirectory(prefix="sparsecc-peers-") as folder:
-                beside, refused = dict[str, Compiled](), dict[str, str]()
+                beside, refused, today = dict[str, Compiled](), dict[str, str](), datetime.date.today().isoformat()
                 try:
                     compiled = prepare(network, sparsity, pattern, size, Path(folder), options.tuning_cache, part.twice)
                 except sparsecc.CompileError as error:
                     for threads in counts:
-                        yield Case(*place, threads, 0, 0, 0.0, 0.0, False, {}, {OURS: str(error)})
+                        failed = {OURS: str(error)}
+                        yield Case(
+                            *place, threads, 0, 0, 0.0, 0.0, False, {}, failed, date=today, commit=options.commit
+                        )
                     continue
-                for other in part.beside:
+                for other in part.beside if pattern == "unstructured" and sparsity > 0 else ():
                     path = Path(folder, other)
                     path.mkdir()
                     try:
@@ -208,8 +210,8 @@ def cases(
                         {**refused, **found.failed},
                         found.rounds,
                         compiled.compile_again_s,
-                        datetime.date.today().isoformat(),
-                        commit(),
+                        today,
+                        options.commit,
                     )
 
 
@@ -269,7 +271,6 @@ def _python_or_reason(peer: str, folder: Path) -> str | Missing:
         return reason
 
 
-@cache
 def commit() -> str | None:
     """Of this repository, with a + where files were changed since; None where there is no git."""
     try:
@@ -281,6 +282,7 @@ def commit() -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    options.commit = commit()  # before the output, which may be one of its files, is written
     own = Part(
         options.networks,
         options.sparsities,
@@ -333,7 +335,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=usual)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
     parser.add_argument("--patterns", nargs="+", default=["unstructured"], help="or any ROWSxCOLUMNS")
-    parser.add_argument("--beside", nargs="*", default=list(BLOCKS), help="patterns to race with each of those")
+    parser.add_argument("--beside", nargs="*", default=list(BLOCKS), help="patterns to race with single zeros")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--length", nargs="+", type=int, help="tokens, of networks that take them (128)")

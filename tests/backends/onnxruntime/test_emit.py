@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -137,6 +138,26 @@ def test_a_dense_model_has_nothing_of_ours() -> None:
     model = check(run(PREDICTED, program(filled(linear(), 1), X))[0])
     assert not model.functions
     assert [o.domain for o in model.opset_import] == [""]
+
+
+def test_dense_layers_of_tokens_are_products_of_two_axes() -> None:
+    """Flattened once for both, and back and apart in one step."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = nn.Linear(6, 8), nn.Linear(6, 8, bias=False)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            q, k = (layer(x).view(2, 5, 4, 2) for layer in (self.q, self.k))
+            return q, k
+
+    model = check(program(Heads(), seeded(2, 5, 6)))
+    counts = Counter(node.op_type for node in model.graph.node)
+    assert counts["Gemm"] + counts["MatMul"] == 2
+    assert counts["Reshape"] == 3
+    products = {node.input[0] for node in model.graph.node if node.op_type in ("Gemm", "MatMul")}
+    assert len(products) == 1
 
 
 def test_an_operator_is_named_after_its_content() -> None:

@@ -42,7 +42,7 @@ def files(cache: Path) -> list[Path]:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a linker")
 def test_kernels_begin_at_cache_lines(tmp_path: Path, objects: list[bytes]) -> None:
-    """Each alone, and where an odd number of bytes comes before it."""
+    """Each behind a section of one byte."""
     command = ["cc", "-shared", "-nostdlib", "-o", str(tmp_path / "kernels.so")]
     for number, data in enumerate(objects):
         (tmp_path / f"{number}.o").write_bytes(data)

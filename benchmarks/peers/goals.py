@@ -95,9 +95,12 @@ def as_unstructured(case: Case, cases: Sequence[Case]) -> float | None:
         blocks = [times["ratio_median"] for name, times in case["times"].items() if name.startswith(BESIDE)]
         return 1 / max(blocks) if blocks else None
     same = ("network", "sparsity", "batch", "length", "threads")
-    single = (c for c in cases if c["pattern"] == "unstructured" and all(c[key] == case[key] for key in same))
-    dense = [c["times"].get(DENSE, {}).get("ratio_median") for c in (case, next(single, {"times": {}}))]
-    return dense[0] / dense[1] if all(dense) else None
+    singles = (c for c in cases if c["pattern"] == "unstructured" and all(c[key] == case[key] for key in same))
+    single = next(singles, None)
+    if single is None or DENSE not in case["times"].keys() & single["times"].keys():
+        return None
+    ratio: float = case["times"][DENSE]["ratio_median"] / single["times"][DENSE]["ratio_median"]
+    return ratio
 
 
 def memory(case: Case, _: Sequence[Case]) -> float | None:
